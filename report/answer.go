@@ -2,11 +2,12 @@ package report
 
 import (
 	"fmt"
+	"io"
+	"strings"
+
 	"gatehouse/gate"
 	"gatehouse/terminal"
 	"gatehouse/trial"
-	"io"
-	"strings"
 )
 
 // Answer tells people what was decided and how.

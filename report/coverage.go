@@ -2,9 +2,10 @@ package report
 
 import (
 	"fmt"
+	"strings"
+
 	"gatehouse/replay"
 	"gatehouse/terminal"
-	"strings"
 )
 
 func routeWords(r *replay.RouteCount) string {

@@ -222,17 +222,10 @@ func SizeOf(file string) int64 {
 
 // Progress is one line: a bar where the total is known, the number of decisions, and how fast.
 func Progress(events, bytes, total int64, took time.Duration) string {
-	const width = 30
 	rate := float64(events) / max(took.Seconds(), 0.001)
 	text := fmt.Sprintf("%s decisions, %s a second", terminal.Thousands(events), terminal.Thousands(int64(rate)))
 	if total <= 0 {
 		return text
 	}
-	share := min(float64(bytes)/float64(total), 1)
-	full := int(share * width)
-	left := ""
-	if share > 0.02 {
-		left = fmt.Sprintf(", %s left", (time.Duration(float64(took) * (1 - share) / share)).Round(time.Second))
-	}
-	return fmt.Sprintf("[%s%s] %3.0f%%  %s%s", strings.Repeat("#", full), strings.Repeat(".", width-full), share*100, text, left)
+	return terminal.Bar(min(float64(bytes)/float64(total), 1), took, text)
 }

@@ -4,9 +4,24 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"sync"
 	"time"
 )
+
+// Bar is how far something is that has taken so long: a bar, the percentage, a text, and the time that is left. A share that is not between 0
+// and 1 is not known: the text alone.
+func Bar(share float64, took time.Duration, text string) string {
+	const width = 30
+	if !(share >= 0 && share <= 1) {
+		return text
+	}
+	full, left := int(share*width), ""
+	if share > 0.02 {
+		left = fmt.Sprintf(", %s left", time.Duration(float64(took)*(1-share)/share).Round(time.Second))
+	}
+	return fmt.Sprintf("[%s%s] %3.0f%%  %s%s", strings.Repeat("#", full), strings.Repeat(".", width-full), share*100, text, left)
+}
 
 // Progress says how far something is that takes longer than two seconds, until the function that it returns is called: on a terminal in one
 // line that changes, elsewhere in a line every three seconds. tell is called on a goroutine of its own.

@@ -33,21 +33,34 @@ const (
 	Amber = "33"
 )
 
+// amberOnLight stands for Amber on a light background, where yellow is hard to read.
+const amberOnLight = "35"
+
 // Printer writes to W, in colour where that is wanted.
 type Printer struct {
 	W      io.Writer
 	Colour bool
+	light  bool // the background
 }
 
 // To prints to w: in colour on a terminal, unless NO_COLOR or TERM=dumb says otherwise.
 func To(w io.Writer) Printer {
-	return Printer{W: w, Colour: Is(w) && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"}
+	return Printer{W: w, Colour: Is(w) && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb", light: lightBackground(os.Getenv("COLORFGBG"))}
+}
+
+// lightBackground reads what many terminals say about their colours: "0;15" is black on white.
+func lightBackground(colours string) bool {
+	background := colours[strings.LastIndex(colours, ";")+1:]
+	return background == "7" || background == "15"
 }
 
 // Paint is the text in a style.
 func (p Printer) Paint(style, text string) string {
 	if !p.Colour {
 		return text
+	}
+	if p.light && style == Amber {
+		style = amberOnLight
 	}
 	return "\x1b[" + style + "m" + text + "\x1b[0m"
 }

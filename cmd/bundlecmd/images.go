@@ -182,9 +182,10 @@ func bundleImagesCommand() *cobra.Command {
 	var f ImageFlags
 	var output grammar.Output
 	c := &cobra.Command{
-		Use:   "images",
-		Short: "List the images of the local store",
-		Args:  grammar.Arguments("gatehouse bundle images", 0),
+		Use:     "images",
+		Short:   "List the images of the local store",
+		Example: `  gatehouse bundle images -o json`,
+		Args:    grammar.Arguments("gatehouse bundle images", 0),
 		RunE: func(c *cobra.Command, _ []string) error {
 			store, err := f.Open()
 			if err != nil {
@@ -217,6 +218,7 @@ func bundleImagesCommand() *cobra.Command {
 
 func bundleRemoveCommand() *cobra.Command {
 	var f ImageFlags
+	var output grammar.Output
 	c := &cobra.Command{
 		Use:     "rm NAME...",
 		Short:   "Remove names from the local store, and images that have no other",
@@ -227,7 +229,7 @@ func bundleRemoveCommand() *cobra.Command {
 			}
 			return nil
 		},
-		RunE: func(_ *cobra.Command, args []string) error {
+		RunE: func(c *cobra.Command, args []string) error {
 			store, err := f.Open()
 			if err != nil {
 				return err
@@ -237,10 +239,14 @@ func bundleRemoveCommand() *cobra.Command {
 					return err
 				}
 			}
+			if output.JSON() {
+				return terminal.JSON(c.OutOrStdout()).Encode(map[string][]string{"removed": args})
+			}
 			return nil
 		},
 	}
 	f.AddStore(c)
+	output.Add(c, "one object")
 	return c
 }
 
@@ -300,6 +306,7 @@ func printInspected(out io.Writer, i *bundler.Inspected) error {
 
 func bundleLoginCommand() *cobra.Command {
 	var f ImageFlags
+	var output grammar.Output
 	var user, file string
 	c := &cobra.Command{
 		Use:   "login REGISTRY",
@@ -327,11 +334,15 @@ file, never from the command line.`,
 			if err != nil {
 				return err
 			}
+			if output.JSON() {
+				return terminal.JSON(c.OutOrStdout()).Encode(map[string]string{"registry": args[0], "username": user, "kept_in": where})
+			}
 			_, err = fmt.Fprintf(c.OutOrStdout(), "logged in to %s as %s; the credential is kept as %s says\n", args[0], user, where)
 			return err
 		},
 	}
 	f.AddRegistry(c)
+	output.Add(c, "one object")
 	c.Flags().StringVarP(&user, "username", "u", "", "user name")
 	c.Flags().StringVar(&file, "password-file", "", "file with the password (default: standard input)")
 	return c
@@ -374,6 +385,7 @@ func trimLineBreak(s string) string {
 }
 
 func bundleLogoutCommand() *cobra.Command {
+	var output grammar.Output
 	c := &cobra.Command{
 		Use:     "logout REGISTRY",
 		Short:   "Remove the credential for a registry",
@@ -385,8 +397,12 @@ func bundleLogoutCommand() *cobra.Command {
 				return err
 			}
 			defer client.Close()
-			return client.Logout(c.Context(), args[0])
+			if err := client.Logout(c.Context(), args[0]); err != nil || !output.JSON() {
+				return err
+			}
+			return terminal.JSON(c.OutOrStdout()).Encode(map[string]string{"registry": args[0]})
 		},
 	}
+	output.Add(c, "one object")
 	return c
 }

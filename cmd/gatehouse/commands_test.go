@@ -1,98 +1,109 @@
 package main
 
 import (
-	"slices"
 	"strings"
 	"testing"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
 // printsNoData are the commands that have nothing to print in two ways, with the reason.
 func printsNoData() map[string]string {
+	const file, stays = "prints the file that it makes", "runs until it is stopped"
 	return map[string]string{
-		"gatehouse serve":                          "runs until it is stopped",
-		"gatehouse demo":                           "a transcript",
-		"gatehouse up":                             "runs until it is stopped",
-		"gatehouse k8s inject":                     "runs until it is stopped",
-		"gatehouse envoy generate":                 "prints the file that it makes",
-		"gatehouse init":                           "writes files",
-		"gatehouse migrate":                        "prints the file that it makes",
-		"gatehouse bundle rm":                      "prints nothing",
-		"gatehouse bundle login":                   "prints no data",
-		"gatehouse bundle logout":                  "prints nothing",
-		"gatehouse routes match":                   "always JSON",
-		"gatehouse directory get":                  "always JSON",
-		"gatehouse routes import flask":            "prints the table that it makes",
-		"gatehouse routes import fastapi":          "prints the table that it makes",
-		"gatehouse routes import django":           "prints the table that it makes",
-		"gatehouse routes import openapi":          "prints the table that it makes",
-		"gatehouse routes import log":              "prints the table that it makes",
-		"gatehouse directory import":               "writes a file",
-		"gatehouse directory export":               "writes files, or prints its formats",
-		"gatehouse directory from ldif":            "writes files",
-		"gatehouse directory from csv":             "writes files",
-		"gatehouse directory from keycloak-export": "writes files",
-		"gatehouse control serve":                  "runs until it is stopped",
-		"gatehouse control environment":            "prints no data",
-		"gatehouse control token create":           "prints the token alone",
-		"gatehouse control token revoke":           "prints nothing",
-		"gatehouse control enroll":                 "prints the token alone, or writes it",
-		"gatehouse control revoke":                 "prints nothing",
-		"gatehouse control directory import":       "prints no data",
-		"gatehouse control directory set":          "prints no data",
-		"gatehouse control directory delete":       "prints no data",
+		"gatehouse serve":                 stays,
+		"gatehouse demo":                  "a transcript",
+		"gatehouse up":                    stays,
+		"gatehouse k8s inject":            stays,
+		"gatehouse k8s generate":          "its -o is yaml, values or mesh",
+		"gatehouse envoy generate":        file,
+		"gatehouse init":                  "writes files",
+		"gatehouse migrate":               file,
+		"gatehouse routes import flask":   file,
+		"gatehouse routes import fastapi": file,
+		"gatehouse routes import django":  file,
+		"gatehouse routes import openapi": file,
+		"gatehouse routes import log":     file,
+		"gatehouse directory export":      "writes files, or prints its formats",
+		"gatehouse control serve":         stays,
+		"gatehouse docs builtins":         file,
+		"gatehouse docs config":           file,
+		"gatehouse docs doctor":           file,
+		"gatehouse docs man":              "writes files",
+		"gatehouse help":                  "help",
+		"gatehouse completion bash":       file,
+		"gatehouse completion fish":       file,
+		"gatehouse completion powershell": file,
+		"gatehouse completion zsh":        file,
 	}
+}
+
+// allCommands is the tree of commands with those that cobra adds.
+func allCommands() *cobra.Command {
+	root := rootCommand()
+	root.InitDefaultHelpCmd()
+	root.InitDefaultCompletionCmd()
+	return root
 }
 
 // TestGrammarOfCommands holds what all commands have in common, over the tree of commands itself.
 func TestGrammarOfCommands(t *testing.T) {
 	t.Chdir(t.TempDir())
 	exempt := printsNoData()
-	var walk func(c *cobra.Command)
-	walk = func(c *cobra.Command) {
+	eachCommand(allCommands(), func(c *cobra.Command) {
 		path := c.CommandPath()
-		for _, below := range c.Commands() {
-			if !below.Hidden && below.Name() != "help" && below.Name() != "completion" {
-				walk(below)
-			}
-		}
 		args := strings.Fields(path)[1:]
-		if c.HasAvailableSubCommands() {
+		ours := c.Name() != "help" && c.Name() != "completion" && (c.Parent() == nil || c.Parent().Name() != "completion")
+		if stdout, stderr, code := invoke(t, append(args, "--help")...); code != 0 || stderr != "" || ours && c.HasParent() && (!strings.Contains(stdout, "\nExamples:\n") || !strings.Contains(c.Example, "gatehouse ")) {
+			t.Errorf("%s --help: exit code %d, or no example:\n%s%s", path, code, stdout, stderr)
+		}
+		if ours && c.HasSubCommands() {
 			if _, stderr, code := invoke(t, append(args, "no-such-command")...); code != 2 || !strings.Contains(stderr, "no-such-command") {
 				t.Errorf("%s: an unknown command: exit code %d, %q", path, code, stderr)
 			}
-			return
 		}
 		if _, stderr, code := invoke(t, append(args, "--no-such-flag")...); code != 2 || !strings.Contains(stderr, path+" --help") {
 			t.Errorf("%s: an unknown flag: exit code %d, %q", path, code, stderr)
 		}
-		if c.Short == "" || c.Example == "" && c.HasAvailableLocalFlags() && !slices.Contains([]string{"version", "demo", "unpin", "history", "images"}, c.Name()) {
-			t.Errorf("%s: no short text, or no example", path)
+		if c.Short == "" {
+			t.Errorf("%s: no short text", path)
+		}
+		if c.HasSubCommands() {
+			return
 		}
 		flags := c.LocalFlags()
-		if o := flags.Lookup("output"); o != nil && !o.Hidden && path != "gatehouse k8s generate" { // its -o is yaml, values or mesh
-			if o.Shorthand != "o" || !strings.HasPrefix(o.Value.Type(), "text|json") || o.DefValue != "text" {
-				t.Errorf("%s: --output is %q, %q, default %q", path, o.Shorthand, o.Value.Type(), o.DefValue)
+		switch o := flags.Lookup("output"); {
+		case exempt[path] != "":
+			if o != nil && !o.Hidden && path != "gatehouse k8s generate" {
+				t.Errorf("%s has -o, and the test says that it needs none", path)
 			}
-			if exempt[path] != "" {
-				t.Errorf("%s has -o, and the test says that it prints no data", path)
-			}
-		} else if exempt[path] == "" && path != "gatehouse k8s generate" {
+			delete(exempt, path)
+		case o == nil || o.Hidden:
 			t.Errorf("%s has no -o text|json, and the test does not say why", path)
+		case o.Shorthand != "o" || !strings.HasPrefix(o.Value.Type(), "text|json") || o.DefValue != "text":
+			t.Errorf("%s: --output is %q, %q, default %q", path, o.Shorthand, o.Value.Type(), o.DefValue)
 		}
-		if f := flags.Lookup("config"); f != nil && f.Shorthand != "c" {
-			t.Errorf("%s: --config without -c", path)
+		if f := flags.Lookup("config"); f != nil && path != "gatehouse k8s inject" && (f.Shorthand != "c" || f.DefValue != "" || !strings.Contains(f.Usage, "(default: gatehouse.yaml")) {
+			t.Errorf("%s: --config is -%s, default %q: %s", path, f.Shorthand, f.DefValue, f.Usage)
 		}
-		for _, name := range []string{"timeout", "lifetime", "expires", "since", "until"} {
-			if f := flags.Lookup(name); f != nil && f.Value.Type() == "duration" {
-				if err := f.Value.Set("7d"); err != nil {
-					t.Errorf("%s: --%s 7d: %v", path, name, err)
-				}
+		flags.VisitAll(func(f *pflag.Flag) {
+			if f.Value.Type() != "duration" {
+				return
+			}
+			if err := f.Value.Set("7d"); err != nil || f.Value.String() != "7d" {
+				t.Errorf("%s: --%s 7d is %s, %v", path, f.Name, f.Value, err)
+			}
+		})
+		for name, usage := range map[string]string{"since": "(90m, 36h, 7d)", "until": ""} {
+			if f := flags.Lookup(name); f != nil && (f.Value.Type() != "string" || !strings.Contains(f.Usage, usage) || flags.Lookup("since") == nil) {
+				t.Errorf("%s: --%s: %s", path, name, f.Usage)
 			}
 		}
+	})
+	for path := range exempt {
+		t.Errorf("there is no %s", path)
 	}
-	walk(rootCommand())
 }
 
 // TestOldSpellings: what earlier versions took is taken, with a notice.

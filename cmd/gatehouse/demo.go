@@ -24,6 +24,8 @@ func demoCommand() *cobra.Command {
 denied ones, an explanation, a replay with a stricter policy, a relation added to the directory, an edited policy, and a broken one.
 On a terminal everything then keeps running until Ctrl-C; otherwise the exit code is 0 if every step had the expected result. It needs a checkout, Python 3.10+ and, the first
 time, network access (for Flask, gunicorn and Envoy, which are installed in .venv).`,
+		Example: `  gatehouse demo
+  gatehouse demo --dir /tmp/demo`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if root == "" {

@@ -46,9 +46,9 @@ func (f *directoryFlags) add(c *cobra.Command) {
 func (f *directoryFlags) load(c *cobra.Command, path string) (*directory.Snapshot, error) {
 	var at atomic.Pointer[format.Progress]
 	at.Store(&format.Progress{})
-	defer terminal.Progress(c.ErrOrStderr(), func(time.Duration) string {
+	defer terminal.Progress(c.ErrOrStderr(), func(took time.Duration) string {
 		p := at.Load()
-		return fmt.Sprintf("loading: %3.0f%%, %s objects, %s relations", 100*float64(p.Bytes)/float64(max(p.Total, 1)), terminal.Thousands(p.Objects), terminal.Thousands(p.Relations))
+		return terminal.Bar(float64(p.Bytes)/float64(max(p.Total, 1)), took, fmt.Sprintf("loading: %s objects, %s relations", terminal.Thousands(p.Objects), terminal.Thousands(p.Relations)))
 	})()
 	if folder := journal.Find(path); folder != "" {
 		return f.written(c, folder)
@@ -83,6 +83,7 @@ func refOr(text, typ string) (directory.Ref, error) {
 
 func directoryGetCommand() *cobra.Command {
 	var f directoryFlags
+	var output grammar.Output
 	c := &cobra.Command{
 		Use:   "get FOLDER TYPE:ID",
 		Short: "Print an object and its relations",
@@ -104,10 +105,11 @@ Exit code: 0 it exists, 1 it does not, 2 the directory could not be read.`,
 			if !ok {
 				return f.absent(s, args[1], ref)
 			}
-			return printObject(c.OutOrStdout(), s, o)
+			return printObject(c.OutOrStdout(), s, o, output.JSON())
 		},
 	}
 	f.add(c)
+	output.Add(c, "the same lines, with {\"more\": true} where there are more")
 	return c
 }
 
@@ -125,7 +127,7 @@ func (f *directoryFlags) absent(s *directory.Snapshot, text string, ref director
 	return grammar.Negative(fmt.Errorf("%s does not exist", ref))
 }
 
-func printObject(w io.Writer, s *directory.Snapshot, o directory.Object) error {
+func printObject(w io.Writer, s *directory.Snapshot, o directory.Object, asJSON bool) error {
 	const most = 1000
 	if _, err := fmt.Fprintf(w, "%s\n", terminal.VisibleJSON(format.AppendObject(nil, o))); err != nil {
 		return err
@@ -134,7 +136,7 @@ func printObject(w io.Writer, s *directory.Snapshot, o directory.Object) error {
 	for _, filter := range []directory.RelationFilter{{Object: o.Ref}, {Subject: o.Ref}} {
 		for r := range s.Relations(filter, time.Now()) {
 			if n++; n > most {
-				_, err := fmt.Fprintf(w, "... and more\n")
+				_, err := fmt.Fprintln(w, map[bool]string{false: "... and more", true: `{"more": true}`}[asJSON])
 				return err
 			}
 			if _, err := fmt.Fprintf(w, "%s\n", terminal.VisibleJSON(format.AppendRelation(nil, r))); err != nil {

@@ -66,6 +66,7 @@ func printOrphans(w io.Writer, e *directory.OrphanError) error {
 
 func directoryImportCommand() *cobra.Command {
 	var f directoryFlags
+	var output grammar.Output
 	var out string
 	c := &cobra.Command{
 		Use:   "import FOLDER --out FILE.snapshot",
@@ -86,11 +87,15 @@ func directoryImportCommand() *cobra.Command {
 				return fmt.Errorf("writing the snapshot: %w", err)
 			}
 			t := s.Stats()
+			if output.JSON() {
+				return terminal.JSON(c.OutOrStdout()).Encode(map[string]any{"file": out, "objects": t.Objects, "relations": t.Relations})
+			}
 			_, err = fmt.Fprintf(c.ErrOrStderr(), "wrote %s: %d object(s), %d relation(s)\n", out, t.Objects, t.Relations)
 			return err
 		},
 	}
 	f.add(c)
+	output.Add(c, "one object")
 	c.Flags().StringVar(&out, "out", "", "file to write; one that is there is replaced")
 	c.Flags().BoolVar(&f.force, "force", false, "drop what the manifest does not allow")
 	return c

@@ -22,26 +22,27 @@ func directoryFromCommand() *cobra.Command {
 		Short: "Make a directory of LDIF, CSV, or an export of Keycloak",
 		Long: `Writes a folder that every other command takes, with the default manifest, and says what was left out and why. Passwords are never
 copied. A file with something that is ambiguous is refused, with its lines, and nothing is written.`,
-		Args: func(_ *cobra.Command, args []string) error {
-			if len(args) > 0 {
-				return fmt.Errorf("unknown form %q\nthere are ldif, csv and keycloak-export", args[0])
-			}
-			return nil
-		},
-		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
-	c.AddCommand(fromLDIFCommand(), fromCSVCommand(), fromKeycloakCommand())
+	grammar.Family(c, fromLDIFCommand(), fromCSVCommand(), fromKeycloakCommand())
+	c.Args = func(_ *cobra.Command, args []string) error {
+		if len(args) > 0 {
+			return fmt.Errorf("unknown form %q\nthere are ldif, csv and keycloak-export", args[0])
+		}
+		return nil
+	}
 	return c
 }
 
 // fromFlags are those of every form.
 type fromFlags struct {
-	out   string
-	force bool
+	out    string
+	force  bool
+	output grammar.Output
 }
 
 func (f *fromFlags) add(c *cobra.Command) {
 	c.Flags().StringVar(&f.out, "out", "", "folder to write")
+	f.output.Add(c, "one object")
 	c.Flags().BoolVar(&f.force, "force", false, "replace the directory that is in the folder")
 }
 
@@ -64,6 +65,13 @@ func (f *fromFlags) run(c *cobra.Command, read func() (*convert.Result, error)) 
 func (f *fromFlags) summary(out io.Writer, r *convert.Result) error {
 	var w bytes.Buffer
 	t := r.Snapshot.Stats()
+	if f.output.JSON() {
+		left := map[string]int{}
+		for _, l := range r.Left {
+			left[l.Reason] = l.Count
+		}
+		return terminal.JSON(out).Encode(map[string]any{"folder": f.out, "objects": t.Objects, "relations": t.Relations, "objects_by_type": t.ByType, "relations_by_name": t.ByRelation, "left_out": left})
+	}
 	fmt.Fprintf(&w, "wrote %s: %d object(s), %d relation(s)\n", terminal.Visible(f.out), t.Objects, t.Relations)
 	for _, name := range slices.Sorted(maps.Keys(t.ByType)) {
 		fmt.Fprintf(&w, "  %-30s %s\n", name, terminal.Thousands(t.ByType[name]))

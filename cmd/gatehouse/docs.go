@@ -21,9 +21,10 @@ func docsCommand() *cobra.Command {
 	var output string
 	docs := &cobra.Command{Use: "docs", Short: "Write the generated pages of docs", Hidden: true}
 	page := &cobra.Command{
-		Use:   "config",
-		Short: "Print docs/config.md",
-		Args:  cobra.NoArgs,
+		Use:     "config",
+		Short:   "Print docs/config.md",
+		Example: `  gatehouse docs config > docs/config.md`,
+		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if output == "-" {
 				_, err := io.WriteString(c.OutOrStdout(), config.Page())
@@ -36,27 +37,29 @@ func docsCommand() *cobra.Command {
 		},
 	}
 	grammar.OutFlag(page, &output, "-", "file to write; - is standard output")
-	docs.AddCommand(page, &cobra.Command{
-		Use:   "builtins",
-		Short: "Print docs/builtins.md",
-		Args:  cobra.NoArgs,
+	pages := []*cobra.Command{page, {
+		Use:     "builtins",
+		Short:   "Print docs/builtins.md",
+		Example: `  gatehouse docs builtins > docs/builtins.md`,
+		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			_, err := io.WriteString(c.OutOrStdout(), bounds.Page())
 			return err
 		},
-	}, &cobra.Command{
-		Use:   "doctor",
-		Short: "Print docs/doctor.md",
-		Args:  cobra.NoArgs,
+	}, {
+		Use:     "doctor",
+		Short:   "Print docs/doctor.md",
+		Example: `  gatehouse docs doctor > docs/doctor.md`,
+		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			_, err := io.WriteString(c.OutOrStdout(), doctor.Page())
 			return err
 		},
-	})
-	docs.AddCommand(&cobra.Command{
-		Use:   "man DIR",
-		Short: "Write a manual page for each command",
-		Args:  cobra.ExactArgs(1),
+	}, {
+		Use:     "man DIR",
+		Short:   "Write a manual page for each command",
+		Example: `  gatehouse docs man /usr/local/share/man/man1`,
+		Args:    cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			if err := os.MkdirAll(args[0], 0o755); err != nil {
 				return fmt.Errorf("writing the manual pages: %w", err)
@@ -68,6 +71,6 @@ func docsCommand() *cobra.Command {
 			}
 			return nil
 		},
-	})
-	return docs
+	}}
+	return grammar.Family(docs, pages...)
 }

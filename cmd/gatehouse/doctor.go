@@ -47,8 +47,8 @@ Exit code: 0 nothing found or only notes, 1 something found, 2 it could not be l
 				return fmt.Errorf("--severity %q: give one of %v", severity, rules.Severities())
 			}
 			g := rules.Default()
-			if cfg != "" {
-				settings, _, err := config.Source{File: cfg}.Read()
+			if src, err := (config.Source{File: cfg}).OrDefault(); err == nil {
+				settings, _, err := src.Read()
 				if err != nil {
 					return err
 				}
@@ -74,7 +74,7 @@ Exit code: 0 nothing found or only notes, 1 something found, 2 it could not be l
 			return err
 		},
 	}
-	c.Flags().StringVarP(&cfg, "config", "c", "", "gatehouse.yaml of the Gatehouse that is asked: compare with it (default: its defaults)")
+	c.Flags().StringVarP(&cfg, "config", "c", "", "gatehouse.yaml of the Gatehouse that is asked: compare with it (default: gatehouse.yaml, if it exists, else its defaults)")
 	output.Formats(c, "sarif is SARIF 2.1.0, for code scanning", nil, []string{"text", "json", "sarif"})
 	c.Flags().StringVar(&severity, "severity", string(rules.Note), "report only what is at least this: note, warning or error")
 	c.Flags().StringVar(&of.Kubeconfig, "kubeconfig", "", "read Kubernetes objects from the cluster that this file names")

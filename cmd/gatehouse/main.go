@@ -14,6 +14,7 @@ import (
 	"syscall"
 
 	"gatehouse/cmd/bundlecmd"
+	"gatehouse/cmd/controlcmd"
 	"gatehouse/cmd/grammar"
 	"gatehouse/cmd/running"
 	"gatehouse/terminal"
@@ -50,7 +51,7 @@ func rootCommand() *cobra.Command {
 	}
 	root.AddCommand(serveCommand(), migrateCommand(), docsCommand(), demoCommand(), versionCommand(), routesCommand(), initCommand(), upCommand(), checkCommand(), testCommand(),
 		explainCommand(), logCommand(), replayCommand(), bundlecmd.Command(), tokenCommand(), identityCommand(), envoyCommand(), k8sCommand(), doctorCommand(), directoryCommand(),
-		configCommand(), running.Status(), running.Reload(), controlCommand(), fmtCommand(), lintCommand(), evalCommand(), benchCommand())
+		configCommand(), running.Status(), running.Reload(), controlcmd.Command(), fmtCommand(), lintCommand(), evalCommand(), benchCommand())
 	root.SetVersionTemplate("gatehouse {{.Version}}\n")
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.PersistentPreRun = func(c *cobra.Command, _ []string) { grammar.WarnOldSpellings(c.Flags(), c.ErrOrStderr()) }
@@ -63,9 +64,10 @@ func rootCommand() *cobra.Command {
 func versionCommand() *cobra.Command {
 	var output grammar.Output
 	c := &cobra.Command{
-		Use:   "version",
-		Short: "Print the version, and those of OPA and Envoy's API that it is built with",
-		Args:  cobra.NoArgs,
+		Use:     "version",
+		Short:   "Print the version, and those of OPA and Envoy's API that it is built with",
+		Example: `  gatehouse version -o json`,
+		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			v := builtFrom()
 			if output.JSON() {

@@ -116,6 +116,7 @@ func listText(w io.Writer, table *routes.Table) error {
 
 func routesMatchCommand() *cobra.Command {
 	var host string
+	var output grammar.Output // JSON either way
 	c := &cobra.Command{
 		Use:   "match FILE [METHOD PATH]",
 		Short: "Show which route a request matches",
@@ -140,6 +141,7 @@ exit code is 2 in the end.`,
 			return matchLines(table, host, c.InOrStdin(), c.OutOrStdout(), c.ErrOrStderr())
 		},
 	}
+	output.Add(c, "which text is too")
 	c.Flags().StringVar(&host, "host", "", "the Host header, for applications that match hosts")
 	return c
 }

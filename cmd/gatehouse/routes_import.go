@@ -121,18 +121,19 @@ If --out FILE exists, the differences are printed (+ added, - removed,
 ~ changed) and nothing is written. --force writes the file, and keeps your changes in it: tags, allow, the mount, comments.
 --check, for CI, writes nothing and exits with 1 if anything differs. --stubs writes the table, and a deny
 rule file for each route without a rule; existing files are not changed.`,
-		Args: func(_ *cobra.Command, args []string) error {
-			if len(args) > 0 {
-				return fmt.Errorf("routes cannot be imported from %q: flask, fastapi, django, openapi and log are known", args[0])
-			}
-			return nil
-		},
-		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	log := routeSource{name: "log", argument: "DECISIONLOG", short: "Guess routes from the paths in a decision log",
 		example: "gatehouse routes import log decisions.log --out routes.yaml", read: importLog}
+	var below []*cobra.Command
 	for _, from := range append(importers(), log) {
-		c.AddCommand(from.command())
+		below = append(below, from.command())
+	}
+	grammar.Family(c, below...)
+	c.Args = func(_ *cobra.Command, args []string) error {
+		if len(args) > 0 {
+			return fmt.Errorf("routes cannot be imported from %q: flask, fastapi, django, openapi and log are known", args[0])
+		}
+		return nil
 	}
 	return c
 }

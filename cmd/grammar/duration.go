@@ -10,9 +10,24 @@ import (
 // Duration is a length of time, in which d stands for 24 hours.
 type Duration time.Duration
 
-func (d *Duration) String() string { return time.Duration(*d).String() }
-func (d *Duration) Type() string   { return "duration" }
+func (d *Duration) String() string {
+	const day = 24 * time.Hour
+	if long := time.Duration(*d); long != 0 && long%day == 0 {
+		return fmt.Sprintf("%dd", long/day)
+	}
+	text := time.Duration(*d).String()
+	for _, zero := range []string{"0s", "0m"} { // 1h0m0s is 1h
+		if before, ok := strings.CutSuffix(text, zero); ok && strings.HasSuffix(before, map[string]string{"0s": "m", "0m": "h"}[zero]) {
+			text = before
+		}
+	}
+	return text
+}
 
+// Type is the name of the value in help texts.
+func (d *Duration) Type() string { return "duration" }
+
+// Set is ParseDuration.
 func (d *Duration) Set(text string) error {
 	long, err := ParseDuration(text)
 	*d = Duration(long)

@@ -54,6 +54,13 @@ func Family(c *cobra.Command, below ...*cobra.Command) *cobra.Command {
 	}
 	c.RunE = func(c *cobra.Command, _ []string) error { return c.Help() }
 	c.AddCommand(below...)
+	if c.Example == "" {
+		for _, first := range c.Commands() {
+			if c.Example == "" && !first.Hidden {
+				c.Example, _, _ = strings.Cut(first.Example, "\n")
+			}
+		}
+	}
 	return c
 }
 

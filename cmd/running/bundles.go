@@ -47,9 +47,10 @@ gatehouse bundle unpin.`,
 	}
 	rollback.Flags().StringVar(&to, "to", "", "revision, or at least the first six digits of a digest (default: the previous policy)")
 	unpin := &cobra.Command{
-		Use:   "unpin",
-		Short: "End a rollback: activate the sources' current bundles again",
-		Args:  cobra.NoArgs,
+		Use:     "unpin",
+		Short:   "End a rollback: activate the sources' current bundles again",
+		Example: `  gatehouse bundle unpin`,
+		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			control, err := f.control()
 			if err != nil {
@@ -71,9 +72,10 @@ gatehouse bundle unpin.`,
 		},
 	}
 	history := &cobra.Command{
-		Use:   "history",
-		Short: "List the policies of the running process that can be rolled back to",
-		Args:  cobra.NoArgs,
+		Use:     "history",
+		Short:   "List the policies of the running process that can be rolled back to",
+		Example: `  gatehouse bundle history`,
+		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			control, err := f.control()
 			if err != nil {

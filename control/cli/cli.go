@@ -13,7 +13,9 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"connectrpc.com/connect"
@@ -299,18 +301,26 @@ func (c *Client) Delete(ctx context.Context, environment string, objects []direc
 	return revision, nil
 }
 
-// ImportFile is Import of the directory in a folder or file. It prints how much that was.
-func (c *Client) ImportFile(ctx context.Context, w io.Writer, path string, with Import) error {
+// ImportFile is Import of the directory in a folder or file. It prints how much that was, and on notes how far it is.
+func (c *Client) ImportFile(ctx context.Context, w, notes io.Writer, path string, with Import, asJSON bool) error {
 	s, err := format.Load(ctx, path, format.Options{})
 	if err != nil {
 		return err
 	}
-	out, err := c.Import(ctx, s, with, func(int, int) {})
+	total, sent := s.Stats(), atomic.Int64{}
+	done := terminal.Progress(notes, func(took time.Duration) string {
+		return terminal.Bar(float64(sent.Load())/float64(total.Objects+total.Relations), took, "importing: "+terminal.Thousands(sent.Load())+" objects and relations")
+	})
+	out, err := c.Import(ctx, s, with, func(objects, relations int) { sent.Store(int64(objects + relations)) })
+	done()
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(w, "%s: %s and %s, revision %d\n", with.Environment, terminal.Count(out.GetObjects(), "object"), terminal.Count(out.GetRelations(), "relation"), out.GetRevision())
-	return nil
+	if asJSON {
+		return terminal.JSON(w).Encode(map[string]any{"environment": with.Environment, "objects": out.GetObjects(), "relations": out.GetRelations(), "revision": out.GetRevision()})
+	}
+	_, err = fmt.Fprintf(w, "%s: %s and %s, revision %d\n", with.Environment, terminal.Count(out.GetObjects(), "object"), terminal.Count(out.GetRelations(), "relation"), out.GetRevision())
+	return err
 }
 
 // Written is what Write writes.
@@ -320,10 +330,12 @@ type Written struct {
 	Delete      bool
 	After       time.Duration // when the relations end; 0: never
 	Wait        time.Duration // for the edges; 0: not
+	JSON        bool          // print one object
 }
 
-// Write writes objects and relations and prints the revision. applied is false where it waited for edges in vain.
-func (c *Client) Write(ctx context.Context, w io.Writer, with Written) (applied bool, err error) {
+// Write writes objects and relations and prints the revision, and on notes what was to be deleted and is not there. applied is false where it
+// waited for edges in vain.
+func (c *Client) Write(ctx context.Context, w, notes io.Writer, with Written) (applied bool, err error) {
 	var ends time.Time
 	if with.After > 0 {
 		ends = time.Now().Add(with.After).Truncate(time.Second)
@@ -335,14 +347,56 @@ func (c *Client) Write(ctx context.Context, w io.Writer, with Written) (applied 
 	do := c.Set
 	if with.Delete {
 		do = c.Delete
+		if err := c.tellAbsent(ctx, notes, with, objects, relations); err != nil {
+			return false, err
+		}
 	}
 	revision, err := do(ctx, with.Environment, objects, relations)
 	if err != nil {
 		return false, err
 	}
-	fmt.Fprintf(w, "%s is at revision %d\n", with.Environment, revision)
-	if with.Wait == 0 {
-		return true, nil
+	if !with.JSON {
+		fmt.Fprintf(w, "%s is at revision %d\n", with.Environment, revision)
 	}
-	return c.wait(ctx, w, with.Environment, revision, with.Wait)
+	var out *api.WaitAppliedResponse
+	if with.Wait > 0 {
+		if out, err = Ask(ctx, c.Directory.WaitApplied, &api.WaitAppliedRequest{Environment: with.Environment, Revision: revision, TimeoutMs: int32(min(with.Wait, time.Minute).Milliseconds())}); err != nil {
+			return false, err
+		}
+	}
+	return out == nil || out.GetApplied(), with.print(w, revision, out)
+}
+
+// tellAbsent says on w what is to be deleted and is not there: a name may be misspelt.
+func (c *Client) tellAbsent(ctx context.Context, w io.Writer, with Written, objects []directory.Ref, relations []*api.Relation) error {
+	for _, o := range objects {
+		have, err := Ask(ctx, c.Directory.ListObjects, &api.ListObjectsRequest{Environment: with.Environment, Type: o.Type, Id: o.ID})
+		if err != nil {
+			return err
+		}
+		if len(have.GetObjects()) == 0 {
+			fmt.Fprintf(w, "notice: %s is not there\n", terminal.Visible(o.String()))
+		}
+	}
+	for _, r := range relations {
+		q := &api.ListRelationsRequest{Environment: with.Environment, ObjectType: r.GetObjectType(), ObjectId: r.GetObjectId(), Relation: r.GetRelation(),
+			SubjectType: r.GetSubjectType(), SubjectId: r.GetSubjectId(), PageSize: 1000}
+		have, err := Ask(ctx, c.Directory.ListRelations, q)
+		if err != nil {
+			return err
+		}
+		if !slices.ContainsFunc(have.GetRelations(), func(other *api.Relation) bool { return other.GetSubjectRelation() == r.GetSubjectRelation() }) {
+			fmt.Fprintf(w, "notice: %s is not there\n", terminal.Visible(text(r)))
+		}
+	}
+	return nil
+}
+
+// text is a relation as people write it.
+func text(r *api.Relation) string {
+	out := r.GetObjectType() + ":" + r.GetObjectId() + "#" + r.GetRelation() + "@" + r.GetSubjectType() + ":" + r.GetSubjectId()
+	if r.GetSubjectRelation() != "" {
+		out += "#" + r.GetSubjectRelation()
+	}
+	return out
 }

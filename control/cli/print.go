@@ -114,13 +114,28 @@ func (c *Client) Changes(ctx context.Context, w io.Writer, environment string, l
 }
 
 // HandOut prints an enrolment token, or writes it to a file, and prints on notes how an edge uses it.
-func HandOut(w, notes io.Writer, made *api.CreateEnrollmentResponse, url, file string) error {
-	if file == "" {
+func HandOut(w, notes io.Writer, made *api.CreateEnrollmentResponse, url, file string, asJSON bool) error {
+	if asJSON {
+		object := map[string]any{"expires_at": made.GetExpiresAt().AsTime(), "pin": made.GetPin(), "url": url}
+		if file == "" {
+			object["token"] = made.GetToken()
+		} else {
+			object["file"] = file
+		}
+		if err := terminal.JSON(w).Encode(object); err != nil {
+			return err
+		}
+	}
+	if file == "" && asJSON {
+		return nil // it is in there
+	} else if file == "" {
 		fmt.Fprintln(w, made.GetToken())
 	} else if err := durable.WriteFile(file, []byte(made.GetToken()+"\n"), 0o600); err != nil {
 		return err
 	}
-	fmt.Fprint(notes, edgeConfig(made, url, file))
+	if !asJSON {
+		fmt.Fprint(notes, edgeConfig(made, url, file))
+	}
 	return nil
 }
 
@@ -161,12 +176,18 @@ func changeRows(list []*api.Change) [][]string {
 	return rows
 }
 
-// wait waits until every connected edge has applied a revision, at most that long, and prints how many have, or which have
-// not.
-func (c *Client) wait(ctx context.Context, w io.Writer, environment string, revision uint64, wait time.Duration) (applied bool, err error) {
-	out, err := Ask(ctx, c.Directory.WaitApplied, &api.WaitAppliedRequest{Environment: environment, Revision: revision, TimeoutMs: int32(min(wait, time.Minute).Milliseconds())})
-	if err != nil {
-		return false, err
+// print prints what came of a write. out is what was waited for, nil where nothing was.
+func (with *Written) print(w io.Writer, revision uint64, out *api.WaitAppliedResponse) error {
+	if with.JSON {
+		object := map[string]any{"environment": with.Environment, "revision": revision}
+		if out != nil {
+			missing := []map[string]any{}
+			for _, e := range out.GetMissing() {
+				missing = append(missing, map[string]any{"edge": e.GetEdge(), "revision": e.GetRevision(), "error": e.GetError()})
+			}
+			object["applied"], object["edges"], object["missing"] = out.GetApplied(), len(out.GetEdges()), missing
+		}
+		return terminal.JSON(w).Encode(object)
 	}
 	for _, e := range out.GetMissing() {
 		fmt.Fprintf(w, "%s has not applied it: it is at revision %d %s\n", terminal.Word(e.GetEdge()), e.GetRevision(), terminal.Visible(e.GetError()))
@@ -174,7 +195,7 @@ func (c *Client) wait(ctx context.Context, w io.Writer, environment string, revi
 	if out.GetApplied() {
 		fmt.Fprintf(w, "in force at %s\n", terminal.Count(len(out.GetEdges()), "edge"))
 	}
-	return out.GetApplied(), nil
+	return nil
 }
 
 // edgeConfig says how an edge uses an enrolment token that is in a file.

@@ -1,4 +1,5 @@
-package main
+// Package controlcmd is the commands of gatehouse control: the control plane, and its clients.
+package controlcmd
 
 import (
 	"fmt"
@@ -12,21 +13,23 @@ import (
 	"gatehouse/control/api"
 	"gatehouse/control/cli"
 	"gatehouse/server"
+	"gatehouse/terminal"
 )
 
-func controlCommand() *cobra.Command {
+// Command is gatehouse control.
+func Command() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "control",
 		Short: "Manage the directory of many edges in one place",
 		Long: `The control plane: users and relations of all environments in one place, pushed to every edge, which decides without
 it. serve runs it; the others are its clients and take a token from GATEHOUSE_CONTROL_TOKEN or --token-file.`,
 	}
-	directory := grammar.Family(&cobra.Command{Use: "directory", Short: "Write the directory of an environment"}, controlImportCommand(), controlSetCommand(), controlDeleteCommand())
-	token := grammar.Family(&cobra.Command{Use: "token", Short: "Make, list and revoke service tokens"}, controlTokenCreateCommand(), controlTokenListCommand(), controlTokenRevokeCommand())
-	return grammar.Family(c, controlServeCommand(), controlStatusCommand(), controlEnvironmentCommand(), token, controlEnrollCommand(), controlRevokeCommand(), directory, controlChangesCommand())
+	directory := grammar.Family(&cobra.Command{Use: "directory", Short: "Write the directory of an environment"}, importCommand(), setCommand(), deleteCommand())
+	token := grammar.Family(&cobra.Command{Use: "token", Short: "Make, list and revoke service tokens"}, tokenCreateCommand(), tokenListCommand(), tokenRevokeCommand())
+	return grammar.Family(c, serveCommand(), statusCommand(), environmentCommand(), token, enrollCommand(), revokeCommand(), directory, changesCommand())
 }
 
-func controlServeCommand() *cobra.Command {
+func serveCommand() *cobra.Command {
 	var with control.Config
 	c := &cobra.Command{
 		Use:     "serve",
@@ -50,6 +53,7 @@ func controlServeCommand() *cobra.Command {
 type planeFlags struct {
 	access      cli.Access
 	environment string
+	output      grammar.Output
 }
 
 func (f *planeFlags) add(c *cobra.Command) {
@@ -84,64 +88,75 @@ func (f *planeFlags) client(use, short, example string, do func(c *cobra.Command
 		c.Args = cobra.NoArgs
 	}
 	f.add(c)
+	f.output.Add(c, "one object")
 	return c
 }
 
-func controlStatusCommand() *cobra.Command {
+// print prints what came of a call: a text, or an object.
+func (f *planeFlags) print(c *cobra.Command, text string, object map[string]any) error {
+	if f.output.JSON() {
+		return terminal.JSON(c.OutOrStdout()).Encode(object)
+	}
+	_, err := fmt.Fprint(c.OutOrStdout(), text)
+	return err
+}
+
+func statusCommand() *cobra.Command {
 	var f planeFlags
-	var output grammar.Output
 	c := f.client("status", "Show the environments, and every edge with its revision", "gatehouse control status", func(c *cobra.Command, k *cli.Client, _ []string) error {
-		return k.Status(c.Context(), c.OutOrStdout(), output.JSON())
+		return k.Status(c.Context(), c.OutOrStdout(), f.output.JSON())
 	})
-	output.Add(c, "one object")
 	return c
 }
 
-func controlEnvironmentCommand() *cobra.Command {
+func environmentCommand() *cobra.Command {
 	var f planeFlags
 	return f.client("environment PROJECT/NAME", "Make an environment", "gatehouse control environment shop/staging", func(c *cobra.Command, k *cli.Client, args []string) error {
 		out, err := cli.Ask(c.Context(), k.Admin.CreateEnvironment, &api.CreateEnvironmentRequest{Name: args[0]})
-		if err == nil {
-			fmt.Fprintf(c.OutOrStdout(), "%s is made, at revision %d\n", out.GetEnvironment().GetName(), out.GetEnvironment().GetRevision())
+		if err != nil {
+			return err
 		}
-		return err
+		made := out.GetEnvironment()
+		return f.print(c, fmt.Sprintf("%s is made, at revision %d\n", made.GetName(), made.GetRevision()), map[string]any{"environment": made.GetName(), "revision": made.GetRevision()})
 	})
 }
 
-func controlTokenCreateCommand() *cobra.Command {
+func tokenCreateCommand() *cobra.Command {
 	var f planeFlags
 	var scopes []string
 	valid := grammar.Duration(90 * 24 * time.Hour)
 	c := f.client("create NAME", "Make a service token, and print it this once", "gatehouse control token create app --scope write:default/prod --valid 30d", func(c *cobra.Command, k *cli.Client, args []string) error {
 		out, err := cli.Ask(c.Context(), k.Admin.CreateToken, &api.CreateTokenRequest{Name: args[0], Scopes: scopes, ValidSeconds: int64(time.Duration(valid).Seconds())})
-		if err == nil {
-			fmt.Fprintln(c.OutOrStdout(), out.GetText())
+		if err != nil {
+			return err
 		}
-		return err
+		made := out.GetToken()
+		return f.print(c, out.GetText()+"\n", map[string]any{"token": out.GetText(), "id": made.GetId(), "name": made.GetName(), "scopes": made.GetScopes(), "expires_at": made.GetExpiresAt().AsTime()})
 	})
 	c.Flags().StringSliceVar(&scopes, "scope", nil, "admin, read:project/environment or write:project/environment; may be repeated")
 	c.Flags().Var(&valid, "valid", "for how long it is valid")
 	return c
 }
 
-func controlTokenListCommand() *cobra.Command {
+func tokenListCommand() *cobra.Command {
 	var f planeFlags
-	var output grammar.Output
 	c := f.client("list", "List the service tokens", "gatehouse control token list", func(c *cobra.Command, k *cli.Client, _ []string) error {
-		return k.Tokens(c.Context(), c.OutOrStdout(), output.JSON())
+		return k.Tokens(c.Context(), c.OutOrStdout(), f.output.JSON())
 	})
-	output.Add(c, "one object")
 	return c
 }
 
-func controlTokenRevokeCommand() *cobra.Command {
+func tokenRevokeCommand() *cobra.Command {
 	var f planeFlags
 	return f.client("revoke TOKEN", "Refuse a service token from now on", "gatehouse control token revoke 1f2e3d4c5b6a7988", func(c *cobra.Command, k *cli.Client, args []string) error {
-		return cli.Done(c.Context(), k.Admin.RevokeToken, &api.RevokeTokenRequest{Id: args[0]})
+		if err := cli.Done(c.Context(), k.Admin.RevokeToken, &api.RevokeTokenRequest{Id: args[0]}); err != nil {
+			return err
+		}
+		return f.print(c, "", map[string]any{"revoked": args[0]})
 	})
 }
 
-func controlEnrollCommand() *cobra.Command {
+func enrollCommand() *cobra.Command {
 	var f planeFlags
 	var name, out string
 	valid := grammar.Duration(time.Hour)
@@ -150,7 +165,7 @@ func controlEnrollCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return cli.HandOut(c.OutOrStdout(), c.ErrOrStderr(), made, f.access.URL, out)
+		return cli.HandOut(c.OutOrStdout(), c.ErrOrStderr(), made, f.access.URL, out, f.output.JSON())
 	})
 	f.addEnvironment(c)
 	c.Flags().StringVar(&name, "edge", "", "what to call the edge (default: it names itself)")
@@ -159,23 +174,26 @@ func controlEnrollCommand() *cobra.Command {
 	return c
 }
 
-func controlRevokeCommand() *cobra.Command {
+func revokeCommand() *cobra.Command {
 	var f planeFlags
 	c := f.client("revoke EDGE", "End an edge's connection, and refuse its certificate from now on", "gatehouse control revoke 1f2e3d4c5b6a7988", func(c *cobra.Command, k *cli.Client, args []string) error {
-		return cli.Done(c.Context(), k.Admin.RevokeEdge, &api.RevokeEdgeRequest{Id: args[0]})
+		if err := cli.Done(c.Context(), k.Admin.RevokeEdge, &api.RevokeEdgeRequest{Id: args[0]}); err != nil {
+			return err
+		}
+		return f.print(c, "", map[string]any{"revoked": args[0]})
 	})
 	c.Long = `Ends an edge's connection, and refuses its certificate from now on. EDGE is its id, which status shows. The edge goes on
 deciding by the directory that it has; directory.max_age bounds for how long.`
 	return c
 }
 
-func controlImportCommand() *cobra.Command {
+func importCommand() *cobra.Command {
 	var f planeFlags
 	var with cli.Import
 	var keep bool
 	c := f.client("import FOLDER|FILE", "Import a directory: manifest, objects and relations", "gatehouse control directory import ./directory -e default/prod", func(c *cobra.Command, k *cli.Client, args []string) error {
 		with.Environment, with.Manifest = f.environment, !keep
-		return k.ImportFile(c.Context(), c.OutOrStdout(), args[0], with)
+		return k.ImportFile(c.Context(), c.OutOrStdout(), c.ErrOrStderr(), args[0], with, f.output.JSON())
 	})
 	c.Long = `Imports a directory in any of the formats of docs/directory.md: its manifest first, then its objects and relations in
 batches. What is at control and not in it stays. An import that was cut can be repeated: what is there already changes
@@ -189,41 +207,39 @@ nothing.`
 }
 
 // controlWrite is a command that writes, and may wait for the edges. A relation that it writes ends after expires, if that is not 0.
-func controlWrite(use, short, example string, expires *grammar.Duration, deletes bool) *cobra.Command {
+func write(use, short, example string, expires *grammar.Duration, deletes bool) *cobra.Command {
 	var f planeFlags
-	var wait time.Duration
+	var wait grammar.Duration
 	c := f.client(use, short, example, func(c *cobra.Command, k *cli.Client, args []string) error {
-		applied, err := k.Write(c.Context(), c.OutOrStdout(), cli.Written{Environment: f.environment, What: args, Delete: deletes, After: time.Duration(*expires), Wait: wait})
+		applied, err := k.Write(c.Context(), c.OutOrStdout(), c.ErrOrStderr(), cli.Written{Environment: f.environment, What: args, Delete: deletes, After: time.Duration(*expires), Wait: time.Duration(wait), JSON: f.output.JSON()})
 		if err == nil && !applied {
 			err = grammar.ErrReported
 		}
 		return err
 	})
 	f.addEnvironment(c)
-	c.Flags().DurationVar(&wait, "wait", 0, "wait until every connected edge has applied it, at most that long; else exit with 1")
+	c.Flags().Var(&wait, "wait", "wait until every connected edge has applied it, at most that long; else exit with 1")
 	return c
 }
 
-func controlSetCommand() *cobra.Command {
+func setCommand() *cobra.Command {
 	var expires grammar.Duration
-	c := controlWrite("set OBJECT|RELATION...", "Add objects and relations", "gatehouse control directory set user:alice group:eng group:eng#member@user:alice --wait 5s", &expires, false)
+	c := write("set OBJECT|RELATION...", "Add objects and relations", "gatehouse control directory set user:alice group:eng group:eng#member@user:alice --wait 5s", &expires, false)
 	c.Flags().Var(&expires, "expires-in", "let the relations end after this time")
 	return c
 }
 
-func controlDeleteCommand() *cobra.Command {
-	return controlWrite("delete OBJECT|RELATION...", "Delete objects with their relations, and relations", "gatehouse control directory delete group:eng#member@user:alice --wait 5s", new(grammar.Duration), true)
+func deleteCommand() *cobra.Command {
+	return write("delete OBJECT|RELATION...", "Delete objects with their relations, and relations", "gatehouse control directory delete group:eng#member@user:alice --wait 5s", new(grammar.Duration), true)
 }
 
-func controlChangesCommand() *cobra.Command {
+func changesCommand() *cobra.Command {
 	var f planeFlags
-	var output grammar.Output
 	var limit int32
 	c := f.client("changes", "List who changed what in an environment's directory, the newest first", "gatehouse control changes -e default/prod", func(c *cobra.Command, k *cli.Client, _ []string) error {
-		return k.Changes(c.Context(), c.OutOrStdout(), f.environment, limit, output.JSON())
+		return k.Changes(c.Context(), c.OutOrStdout(), f.environment, limit, f.output.JSON())
 	})
 	f.addEnvironment(c)
-	output.Add(c, "one object")
 	c.Flags().Int32Var(&limit, "limit", 20, "how many, at most 200")
 	return c
 }
