@@ -3,12 +3,16 @@ package inject
 import (
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	"go.yaml.in/yaml/v3"
+
+	"gatehouse/doctor"
+	"gatehouse/doctor/rules"
 )
 
 // parsed is a pod as the API server would send it.
@@ -311,4 +315,34 @@ func within(was, is any, at string) string {
 		return at + "="
 	}
 	return ""
+}
+
+// TestDoctor holds injected pods against the doctor, in a mesh that asks Gatehouse: it finds nothing. It does find what an application's pod takes out of the
+// mesh by itself.
+func TestDoctor(t *testing.T) {
+	mesh, err := os.ReadFile("../../doctor/testdata/istio/base.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := newCluster(t)
+	for kind, i := range map[string]*running{native: start(t, c, nil), plain: start(t, c, object{"sidecar": plain, "drain_delay": "2s"})} {
+		for excluded, want := range map[string]int{"": 0, "8000": 1} {
+			pod := parsed(t, `{apiVersion: v1, kind: Pod, metadata: {name: orders-1, namespace: shop, labels: {app: orders}, annotations: {}}, spec: {containers: [{name: web, ports: [{containerPort: 8000}]}]}}`)
+			if excluded != "" {
+				pod["metadata"].(object)["annotations"].(object)["traffic.sidecar.istio.io/excludeInboundPorts"] = excluded
+			}
+			got := i.review(pathInject, "shop", pod)
+			text, err := yaml.Marshal(got.pod)
+			if err != nil {
+				t.Fatal(err)
+			}
+			report, err := doctor.Examine([]doctor.Input{{Name: "mesh.yaml", Text: mesh}, {Name: "pod.yaml", Text: text}}, rules.Default())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got.audit["result"] != injected || len(report.Findings) != want {
+				t.Errorf("%s, %q excluded: %s; found %+v in\n%s", kind, excluded, got.audit["result"], report.Findings, text)
+			}
+		}
+	}
 }
