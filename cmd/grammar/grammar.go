@@ -18,8 +18,8 @@ import (
 	"gatehouse/terminal"
 )
 
-// Every command ends with 0 where all is well, with 1 where the answer is no or something was found, and with 2 where it could not be done:
-// ErrReported is a no that the command has printed itself, Negative one whose text is still to be printed, and any other error is a 2.
+// ErrReported is a no that the command has printed itself; Negative makes one whose text is still to be printed. Every command ends with 0 where
+// all is well, with 1 where the answer is no or something was found, and with 2 where it could not be done: any other error.
 var ErrReported = errors.New("reported already")
 
 type negativeError struct{ error }
