@@ -37,7 +37,8 @@ type ListenDirectory struct {
 	HTTP    []string `yaml:"http" doc:"Addresses of the OpenID AuthZEN Authorization API 1.0, as those of grpc: docs/authzen.md. Default: none."`
 	AuthZEN AuthZEN  `yaml:"authzen" doc:"What is asked on the addresses of http."`
 	TLS     *TLS     `yaml:"tls" doc:"TLS on the TCP addresses; Aserto's clients want it. Default: none."`
-	Keys    string   `yaml:"keys" doc:"The keys of those who may ask: a file as gatehouse identity new-key makes it. Any key may read the directory; only one with the scope act-as may have rules decide about users by name, others by the user's token; write lets it change a directory that is writable, read-policy list the policy's modules. Watched. Required."`
+	Queries bool     `yaml:"queries" doc:"true evaluates queries in Rego that clients write (Authorizer's Query), for keys with the scope query: they read all of the policy's data, and take CPU time beside the decisions. Default: false."`
+	Keys    string   `yaml:"keys" doc:"The keys of those who may ask: a file as gatehouse identity new-key makes it. Any key may read the directory; only one with the scope act-as may have rules decide about users by name, others by the user's token; write lets it change a directory that is writable, read-policy list the policy's modules, query send queries of its own. Watched. Required."`
 }
 
 // AuthZEN is what the OpenID AuthZEN Authorization API asks.

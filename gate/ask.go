@@ -119,6 +119,14 @@ func (c *call) respondToQuestion(err error) (Answer, error) {
 
 // answerQuestion runs the stages of a question.
 func (g *Gate) answerQuestion(ctx context.Context, c *call, q *Question) error {
+	if err := g.prepareQuestion(ctx, c, q); err != nil {
+		return err
+	}
+	return g.decideQuestion(ctx, c, q)
+}
+
+// prepareQuestion finds out who is in question.
+func (g *Gate) prepareQuestion(ctx context.Context, c *call, q *Question) error {
 	c.fields = g.fields
 	if err := c.pin(&g.view); err != nil {
 		return err
@@ -136,10 +144,7 @@ func (g *Gate) answerQuestion(ctx context.Context, c *call, q *Question) error {
 	if _, err = c.findSubject(q.Subject); err != nil {
 		return err
 	}
-	if err = c.admit(); err != nil {
-		return err
-	}
-	return g.decideQuestion(ctx, c, q)
+	return c.admit()
 }
 
 func (g *Gate) decideQuestion(ctx context.Context, c *call, q *Question) error {
@@ -178,6 +183,117 @@ func (g *Gate) decideQuestion(ctx context.Context, c *call, q *Question) error {
 		err = errors.New("the policy denies")
 	}
 	return &failure{reason: v.Reason, cause: err}
+}
+
+// queryRule is recorded as the decision of a query.
+const queryRule = "query"
+
+// queryNames are the members of the input that a query's own input cannot take the place of.
+var queryNames = []string{"identity", "user", "policy", "resource"}
+
+// AdHocQuery is a query in Rego that an application wrote, for Query.
+type AdHocQuery struct {
+	Text  string
+	Input map[string]any // members of the input, plain JSON, beside those that a question has
+}
+
+// Query evaluates a client's query with the policy, about the caller and the resource of q, whose Name is
+// input.policy.path. Like Ask it always answers, and writes one decision-log entry: its text, its input and the resource
+// as parsed_body, and how many results it found. They are returned where the answer allows; Diagnostics.Cause says why not.
+func (g *Gate) Query(ctx context.Context, q *Question, query AdHocQuery) (Answer, []any) {
+	var found policy.AdHocAnswer
+	a := g.answerWith(ctx, q.Request, func(c *call) (err error) {
+		found, err = g.answerQuery(ctx, c, q, query)
+		return err
+	})
+	if !a.Allow {
+		return a, nil
+	}
+	return a, found.Results
+}
+
+// answerQuery runs the stages of a query.
+func (g *Gate) answerQuery(ctx context.Context, c *call, q *Question, query AdHocQuery) (policy.AdHocAnswer, error) {
+	var none policy.AdHocAnswer
+	if err := g.prepareQuestion(ctx, c, q); err != nil {
+		return none, err
+	}
+	s := c.view.Settings
+	if n := g.deciding.Add(1); s.Limits.Concurrent > 0 && n > int64(s.Limits.Concurrent) {
+		g.deciding.Add(-1)
+		return none, fail(Overloaded, fmt.Errorf("limits.concurrent: %d evaluations are under way", s.Limits.Concurrent))
+	}
+	defer g.deciding.Add(-1)
+	recorded, given, about, err := queryMembers(q, query)
+	if err != nil {
+		return none, fail(BadRequest, err)
+	}
+	c.rule, c.body = &rule{name: q.Name, decision: queryRule}, recorded
+	compiled, err := c.view.Policy.AdHoc(ctx, s.Timeout, query.Text, &g.queries)
+	if err != nil {
+		return none, queryFailure(err)
+	}
+	reads := compiled.Reads()
+	if parts, wanted := userRead(reads); wanted && (s.Users != nil || c.req.User != nil) {
+		if err := c.findUser(parts); err != nil {
+			return none, err
+		}
+	}
+	document, err := c.queryInput(reads, given, about)
+	if err != nil {
+		return none, fail(BadRequest, err)
+	}
+	found, err := compiled.Evaluate(ctx, s.Timeout, document, c.view.Facts, c.started)
+	c.decision.Asked, c.decision.AskedTruncated = found.Asked, found.AskedTruncated
+	if err != nil {
+		return none, queryFailure(err)
+	}
+	c.decision.Allowed, c.decision.Result = true, rego.Object(rego.Member{Key: "results", Value: rego.Int(int64(len(found.Results)))})
+	return found, nil
+}
+
+// queryFailure is why a query has no answer.
+func queryFailure(err error) error {
+	if errors.Is(err, policy.ErrQuery) {
+		return fail(BadRequest, err)
+	}
+	v := VerdictOf(nil, err)
+	return &failure{reason: v.Reason, cause: err}
+}
+
+// queryMembers are what is recorded of a query, the members of its own input, and its resource.
+func queryMembers(q *Question, query AdHocQuery) (recorded rego.Value, given []rego.Member, about rego.Value, err error) {
+	if given, err = membersOf(query.Input); err != nil {
+		return nil, nil, nil, fmt.Errorf("input.%w", err)
+	}
+	resource, err := membersOf(q.About)
+	if err != nil {
+		return nil, nil, nil, fmt.Errorf("resource_context.%w", err)
+	}
+	about = rego.Object(resource...)
+	text := strings.ToValidUTF8(query.Text[:min(len(query.Text), policy.MaxQueryText)], "\uFFFD") // a longer one is refused
+	recorded = rego.Object(rego.Member{Key: "query", Value: rego.String(text)}, rego.Member{Key: "input", Value: rego.Object(given...)}, rego.Member{Key: "resource", Value: about})
+	return recorded, given, about, nil
+}
+
+// queryInput is the input as far as the query reads it: that of a question, in which members of the query's own input
+// take the place of those of the same name, but for queryNames.
+func (c *call) queryInput(reads reach.Reads, given []rego.Member, about rego.Value) (rego.Value, error) {
+	given = slices.DeleteFunc(given, func(m rego.Member) bool { return slices.Contains(queryNames, m.Key) })
+	own := slices.DeleteFunc(selectParts(c.fields, reads), func(p part) bool {
+		return p.Name == "resource" || p.Name == "parsed_body" || slices.ContainsFunc(given, func(m rego.Member) bool { return m.Key == p.Name })
+	})
+	d := c.document(reads)
+	defer d.done()
+	if err := d.fill(own); err != nil {
+		return nil, err
+	}
+	for _, m := range append(given, rego.Member{Key: "resource", Value: about}) {
+		if d.isRead(m.Key) {
+			d.add(m.Key, m.Value)
+		}
+	}
+	return rego.Object(d.members...), nil
 }
 
 // membersOf converts the members of an object to policy values.

@@ -65,6 +65,7 @@ type Gate struct {
 	calls     sync.Pool // of *call, cleared
 	memos     *memoManager
 	deciding  atomic.Int64 // evaluations in progress
+	queries   policy.AdHocSlots
 	lastPanic atomic.Int64 // second in which a panic's stack was last logged
 	textBody  atomic.Bool  // a proxy sent a body as text
 }

@@ -10,6 +10,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"strings"
 	"sync/atomic"
 
 	"go.uber.org/zap"
@@ -97,7 +98,7 @@ func (c *call) entry(a *Answer, err error) *decisionlog.Entry {
 	}
 	c.recordInput(e)
 	if c.rule != nil && c.rule.decision != "" { // the policy's input names the package only
-		e.Input.DecisionPath += "/" + c.rule.decision
+		e.Input.DecisionPath = strings.TrimPrefix(e.Input.DecisionPath+"/"+c.rule.decision, "/")
 	}
 	if c.decision.Result != nil {
 		e.Result, e.ResultKept = (*resultDocument)(c), c.decision.Kept

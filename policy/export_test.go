@@ -20,3 +20,17 @@ func Replayed(name string) (never, unsure, timed bool) {
 	r.note([]string{name})
 	return len(r.never) > 0, len(r.unsure) > 0, r.timed
 }
+
+// Occupy takes all slots until free is called.
+func (a *AdHocSlots) Occupy() (free func()) {
+	n := int64(0)
+	for ; a.take(); n++ {
+	}
+	return func() { a.used.Add(-n) }
+}
+
+// CompileHere is AdHoc on the caller's goroutine.
+func (s *Snapshot) CompileHere(text string) error {
+	_, err := s.compileAdHoc(text)
+	return err
+}

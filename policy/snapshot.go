@@ -223,6 +223,15 @@ func (e *Entry) decide(ctx context.Context, timeout time.Duration, input rego.Va
 
 // evaluate returns the finished evaluation, whose result is the value of the decision document. adjust, if set, may change the query last.
 func (e *Entry) evaluate(ctx context.Context, timeout time.Duration, input rego.Value, facts Facts, now time.Time, adjust func(*topdown.Query)) (*evaluation, error) {
+	return e.evaluateEach(ctx, timeout, input, facts, now, adjust, func(state *evaluation, found topdown.QueryResult) error {
+		state.result = found[resultVar].Value
+		return nil
+	})
+}
+
+// evaluateEach is evaluate for a query of any form. each takes one solution; it sets the result, or nothing is defined.
+func (e *Entry) evaluateEach(ctx context.Context, timeout time.Duration, input rego.Value, facts Facts, now time.Time, adjust func(*topdown.Query),
+	each func(*evaluation, topdown.QueryResult) error) (*evaluation, error) {
 	s := e.snapshot
 	state := &evaluation{facts: facts, now: now, strict: e.inverted}
 	if err := ctx.Err(); err != nil {
@@ -259,10 +268,7 @@ func (e *Entry) evaluate(ctx context.Context, timeout time.Duration, input rego.
 	if adjust != nil {
 		adjust(query)
 	}
-	err := query.Iter(ctx, func(found topdown.QueryResult) error {
-		state.result = found[resultVar].Value
-		return nil
-	})
+	err := query.Iter(ctx, func(found topdown.QueryResult) error { return each(state, found) })
 	switch {
 	case err != nil && errors.Is(state.ended, bounds.ErrOverloaded):
 		return state, fmt.Errorf("%w: %w", ErrOverloaded, err)

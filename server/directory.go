@@ -36,6 +36,7 @@ const (
 	actAs      = "act-as"      // may ask about users by name
 	mayWrite   = "write"       // may change the directory
 	readPolicy = "read-policy" // may see what the policy consists of
+	mayQuery   = "query"       // may send queries of its own
 )
 
 // errNoKeys is a file of keys that was never read.
@@ -83,6 +84,7 @@ func (k *clientKeys) client(key string) (topaz.Client, error) {
 		c.ActAs = c.ActAs || scope == actAs
 		c.Write = c.Write || scope == mayWrite
 		c.ReadPolicy = c.ReadPolicy || scope == readPolicy
+		c.Query = c.Query || scope == mayQuery
 	}
 	return c, nil
 }
@@ -155,7 +157,7 @@ func newDirectoryAPI(c config.Listen, n *edge.Node, version string, logger *zap.
 	if err := keys.load(); err != nil {
 		return directoryAPI{}, config.Wrong("listen.directory.keys", "%w", err)
 	}
-	service := topaz.New(topaz.Config{Gate: n.Gate(), Authenticate: keys.client, Write: n.Write, Version: version})
+	service := topaz.New(topaz.Config{Gate: n.Gate(), Authenticate: keys.client, Write: n.Write, Queries: c.Directory.Queries, Version: version})
 	server := grpc.NewServer(append([]grpc.ServerOption{grpc.ChainUnaryInterceptor(recoverUnary), grpc.ChainStreamInterceptor(recoverStream),
 		grpc.MaxConcurrentStreams(uint32(min(c.MaxStreams, 100))), grpc.MaxHeaderListSize(maxGRPCHeaders),
 		grpc.ConnectionTimeout(time.Duration(c.Handshake)), grpc.KeepaliveParams(keepaliveOf(c)),

@@ -1,6 +1,9 @@
 package topaz_test
 
 import (
+	"encoding/json"
+	"fmt"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -183,6 +186,76 @@ func TestPolicies(t *testing.T) {
 	if err != nil || info.Version != "v1.2.3" || info.Os == "" || info.Arch == "" {
 		t.Errorf("%v, %v", info, err)
 	}
-	_, err = a.Query(s.as("app"), &authorizer.QueryRequest{Query: "x = data"})
+	_, err = a.Query(s.as("auditor"), &authorizer.QueryRequest{Query: "x = data"})
 	s.is("a query", err, codes.Unimplemented, "Is or DecisionTree")
+}
+
+// TestQuery: what a client's query finds, who may send one, and that each is on record.
+func TestQuery(t *testing.T) {
+	s := newService(t, "file: people, user: {by: id}", "")
+	s.people(somePeople...)
+	s.write("policy/orders.rego", ordersPolicy)
+	s.newKey("analyst", "query", "act-as")
+	s.newKey("timid", "query")
+	file := filepath.Join(s.dir, "gatehouse.yaml")
+	s.write("gatehouse.yaml", strings.Replace(string(mustRead(t, file)), "keys: keys.yaml", "keys: keys.yaml, queries: true", 1))
+	s.start()
+	about, err := structpb.NewStruct(map[string]any{"doc": "1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, test := range map[string]struct {
+		key    string
+		in     *authorizer.QueryRequest
+		want   string // bindings
+		code   codes.Code
+		saying string
+	}{
+		"a rule":           {"analyst", &authorizer.QueryRequest{Query: "x = data.app.GET.orders.allowed", ResourceContext: about}, `[{"x":true}]`, 0, ""},
+		"whose":            {"analyst", &authorizer.QueryRequest{Query: "x = [input.user.id, input.identity.identity]"}, `[{"x":["ann","ann"]}]`, 0, ""},
+		"its own input":    {"analyst", &authorizer.QueryRequest{Query: "x = input.n + 1; y = input.user.id", Input: `{"n": 41, "user": {"id": "eve"}}`}, `[{"x":42,"y":"ann"}]`, 0, ""},
+		"the path":         {"analyst", &authorizer.QueryRequest{Query: "x = input.policy.path", PolicyContext: &api.PolicyContext{Path: "app.GET"}}, `[{"x":"app.GET"}]`, 0, ""},
+		"the directory":    {"analyst", &authorizer.QueryRequest{Query: `x = ds.check({"object_type": "doc", "object_id": "1", "relation": "can_read", "subject_type": "user", "subject_id": "eve"})`}, `[{"x":false}]`, 0, ""},
+		"nothing":          {"analyst", &authorizer.QueryRequest{Query: "x = input.nothing"}, `[]`, 0, ""},
+		"a mistake":        {"analyst", &authorizer.QueryRequest{Query: "x = "}, "", codes.InvalidArgument, "query: 1:"},
+		"not pure":         {"analyst", &authorizer.QueryRequest{Query: `x = rand.intn("a", 9)`}, "", codes.InvalidArgument, "rand.intn"},
+		"off by default":   {"analyst", &authorizer.QueryRequest{Query: `http.send({"url": "http://localhost", "method": "GET"})`}, "", codes.InvalidArgument, "http.send"},
+		"an error":         {"analyst", &authorizer.QueryRequest{Query: `x = ds.check({"object_type": "doc"})`}, "", codes.FailedPrecondition, "policy_error"},
+		"traces":           {"analyst", &authorizer.QueryRequest{Query: "x = 1", Options: &authorizer.QueryOptions{TraceSummary: true}}, "", codes.InvalidArgument, "options"},
+		"bad input":        {"analyst", &authorizer.QueryRequest{Query: "x = 1", Input: "[1]"}, "", codes.InvalidArgument, "JSON object"},
+		"large input":      {"analyst", &authorizer.QueryRequest{Query: "x = 1", Input: strings.Repeat(" ", 256<<10+1)}, "", codes.InvalidArgument, "bytes"},
+		"no query":         {"analyst", &authorizer.QueryRequest{}, "", codes.InvalidArgument, "empty"},
+		"without scope":    {"app", &authorizer.QueryRequest{Query: "x = 1"}, "", codes.PermissionDenied, "scope query"},
+		"may not name ann": {"timid", &authorizer.QueryRequest{Query: "x = 1"}, "", codes.PermissionDenied, "act-as"},
+	} {
+		test.in.IdentityContext = who(sub, "ann")
+		got, err := s.authorizer().Query(s.as(test.key), test.in)
+		s.is(name, err, test.code, test.saying)
+		if err != nil {
+			continue
+		}
+		bindings := []any{}
+		for _, r := range got.Response.AsMap()["result"].([]any) {
+			bindings = append(bindings, r.(map[string]any)["bindings"])
+		}
+		if text, err := json.Marshal(bindings); err != nil || string(text) != test.want {
+			t.Errorf("%s: %s, %v, want %s", name, text, err, test.want)
+		}
+	}
+	_, err = s.authorizer().Query(s.as("timid"), &authorizer.QueryRequest{Query: "x = 1", IdentityContext: who(jwt, "eyJhbGciOiJub25lIn0.eyJzdWIiOiJhbm4ifQ.")})
+	s.is("a forged token", err, codes.InvalidArgument, "bad_credential")
+	_, err = s.authorizer().Query(s.as("timid"), &authorizer.QueryRequest{Query: "x = 1"})
+	s.is("nobody said", err, codes.InvalidArgument, "identity_context.type")
+	const asked = 11 // those that reached the gate
+	lines := s.logged(asked)
+	outcomes, found := map[string]int{}, false
+	for _, line := range lines {
+		outcomes[fmt.Sprint(line["outcome"], " ", line["reason"])]++
+		in, _ := line["input"].(map[string]any)
+		body, _ := in["parsed_body"].(map[string]any)
+		found = found || line["path"] == "query" && body["query"] == "x = data.app.GET.orders.allowed" && fmt.Sprint(line["result"]) == "map[results:1]"
+	}
+	if len(lines) != asked || !found {
+		t.Errorf("%d lines, %v; the query's text: %v", len(lines), outcomes, found)
+	}
 }

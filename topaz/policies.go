@@ -8,8 +8,11 @@ import (
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/structpb"
 
+	"gatehouse/gate"
 	"gatehouse/policy"
+	"gatehouse/policy/rego"
 	"gatehouse/topaz/pb/api"
 	"gatehouse/topaz/pb/authorizer"
 )
@@ -22,9 +25,70 @@ func (s *authorizerService) Info(context.Context, *authorizer.InfoRequest) (*aut
 	return &authorizer.InfoResponse{Version: s.with.Version, Os: runtime.GOOS, Arch: runtime.GOARCH}, nil
 }
 
-// Query is not served: docs/decisions/0016-no-queries-of-clients.md.
-func (s *authorizerService) Query(context.Context, *authorizer.QueryRequest) (*authorizer.QueryResponse, error) {
-	return nil, status.Error(codes.Unimplemented, "queries that a client writes are not evaluated: put a rule for it in the policy, and ask that by Is or DecisionTree")
+// maxInput bounds the text of a query's input.
+const maxInput = 256 << 10
+
+// Query evaluates a query that the client wrote, where the node and the key allow it. docs/decisions/0016-queries-of-clients.md.
+func (s *authorizerService) Query(ctx context.Context, in *authorizer.QueryRequest) (*authorizer.QueryResponse, error) {
+	switch o := in.GetOptions(); {
+	case !s.with.Queries:
+		return nil, status.Error(codes.Unimplemented, "queries that a client writes are off: listen.directory.queries. Put a rule for it in the policy, and ask that by Is or DecisionTree")
+	case !clientOf(ctx).Query:
+		return nil, status.Error(codes.PermissionDenied, "this key may not send queries: its scope query lets it")
+	case in.Query == "":
+		return nil, status.Error(codes.InvalidArgument, "query: is empty")
+	case len(in.Input) > maxInput:
+		return nil, status.Errorf(codes.InvalidArgument, "input: more than %d bytes", maxInput)
+	case len(in.GetPolicyContext().GetPath()) > 4096:
+		return nil, status.Error(codes.InvalidArgument, "policy_context.path: is too long")
+	case o.GetMetrics(), o.GetInstrument(), o.GetTraceSummary(), o.GetTrace() > authorizer.TraceLevel_TRACE_LEVEL_OFF:
+		return nil, status.Error(codes.InvalidArgument, "options: metrics, instrument and traces are not there")
+	}
+	query := gate.AdHocQuery{Text: in.Query}
+	if in.Input != "" {
+		if _, err := rego.DecodeJSON([]byte(in.Input), &query.Input); err != nil {
+			return nil, status.Errorf(codes.InvalidArgument, "input: is no JSON object: %v", err)
+		}
+	}
+	q, err := s.question(ctx, authorizer.Authorizer_Query_FullMethodName, in.IdentityContext, in.ResourceContext)
+	if err != nil {
+		return nil, err
+	}
+	q.Name = in.GetPolicyContext().GetPath()
+	answer, results := s.with.Gate.Query(ctx, q, query)
+	if !answer.Allow {
+		return nil, queryStatus(&answer)
+	}
+	if results == nil {
+		results = []any{}
+	}
+	response, err := structpb.NewStruct(map[string]any{"result": results})
+	if err != nil {
+		return nil, status.Errorf(codes.Internal, "the results: %v", err)
+	}
+	return &authorizer.QueryResponse{Response: response}, nil
+}
+
+// queryStatus says why a query has no answer. What is wrong with the query itself is told in full.
+func queryStatus(a *gate.Answer) error {
+	code := codes.Internal
+	switch a.Reason {
+	case gate.BadRequest:
+		return status.Error(codes.InvalidArgument, a.Diagnostics.Cause.Error())
+	case gate.BadCredential, gate.NoCredential:
+		code = codes.InvalidArgument
+	case gate.UnknownUser:
+		code = codes.PermissionDenied
+	case gate.Overloaded:
+		code = codes.ResourceExhausted
+	case gate.Timeout:
+		code = codes.DeadlineExceeded
+	case gate.NotReady, gate.Unavailable:
+		code = codes.Unavailable
+	case gate.PolicyError:
+		code = codes.FailedPrecondition
+	}
+	return status.Errorf(code, "%s: the log has why, decision %s", a.Reason, a.DecisionID)
 }
 
 // ListPolicies lists the modules of the active policy, without their text.

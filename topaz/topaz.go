@@ -44,6 +44,7 @@ type Client struct {
 	ActAs      bool
 	Write      bool // it may change the directory
 	ReadPolicy bool // it may see what the policy consists of
+	Query      bool // it may send queries of its own, where the node takes them
 }
 
 // Config is what the services are made of.
@@ -53,6 +54,7 @@ type Config struct {
 	Authenticate func(key string) (Client, error)
 	// Write changes the directory; nil: this node does not own it.
 	Write   func(context.Context, journal.Write) (*directory.Snapshot, error)
+	Queries bool             // queries that clients write are evaluated
 	Version string           // of this release
 	Clock   func() time.Time // nil: time.Now
 }
