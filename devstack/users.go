@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"gatehouse/children"
 	"gatehouse/config"
 	"gatehouse/directory"
 	"gatehouse/durable"
@@ -71,12 +72,38 @@ func openUsers(state string, as *config.Config) (*users, error) {
 
 // accept makes a configuration take the local issuer's tokens beside those that it takes. Other local issuers whose keys are not made yet, as nobody has
 // wanted a token of theirs, are left out: serve would not start without them.
-func (u *users) accept(c *config.Config) {
+func (u *users) accept(c *config.Config) { accept(c, u.issuer.Set()) }
+
+func accept(c *config.Config, set string) {
 	c.Identity.JWT = slices.DeleteFunc(slices.Clone(c.Identity.JWT), isUnmade)
-	c.Identity.JWT = append(c.Identity.JWT, config.JWT{Issuer: Issuer, Audiences: []string{Audience}, Keys: config.Keys{File: u.issuer.Set()}})
+	c.Identity.JWT = append(c.Identity.JWT, config.JWT{Issuer: Issuer, Audiences: []string{Audience}, Keys: config.Keys{File: set}})
 	if len(c.Directory.User.Issuers) > 0 {
 		c.Directory.User.Issuers = append(slices.Clone(c.Directory.User.Issuers), Issuer)
 	}
+}
+
+// LikeRunning makes what reads src accept the local issuer's tokens too while gatehouse up runs for src's folder, so that check and token why say what
+// a request gets there. It reports whether it does.
+func LikeRunning(src config.Source) (config.Source, bool) {
+	if src.File == "" || src.Change != nil {
+		return src, false
+	}
+	state, err := StateDir(src.File)
+	if err != nil {
+		return src, false
+	}
+	if _, err := os.Stat(filepath.Join(state, urlFile)); err != nil {
+		return src, false
+	}
+	release, err := children.TryLock(filepath.Join(state, lockFile))
+	if err == nil {
+		release() // it was killed, and left its files
+	}
+	if !errors.Is(err, children.ErrLocked) {
+		return src, false
+	}
+	src.Change = func(c *config.Config) { accept(c, mint.LocalSet(state)) }
+	return src, true
 }
 
 // isUnmade reports whether an issuer is a local one without keys.

@@ -11,6 +11,7 @@ import (
 
 	"gatehouse/cmd/grammar"
 	"gatehouse/config"
+	"gatehouse/devstack"
 	"gatehouse/gate"
 	"gatehouse/report"
 	"gatehouse/terminal"
@@ -98,6 +99,7 @@ func (f *checkFlags) run(c *cobra.Command, method, path string) (*gate.Answer, e
 		return nil, err
 	}
 	stderr := c.ErrOrStderr()
+	src = likeUp(stderr, src)
 	t, err := node.New(c.Context(), src, a.Headers, func(*config.Config) {}, grammar.Notices(stderr))
 	if err != nil {
 		return nil, err
@@ -125,6 +127,15 @@ func (f *checkFlags) run(c *cobra.Command, method, path string) (*gate.Answer, e
 		return &answer, err
 	}
 	return &answer, report.Explanation(c.OutOrStdout(), why)
+}
+
+// likeUp has src decide as the gatehouse up that runs for its folder, if one does, and says so.
+func likeUp(stderr io.Writer, src config.Source) config.Source {
+	src, running := devstack.LikeRunning(src)
+	if running {
+		grammar.Notices(stderr)("gatehouse up runs here: tokens of its local issuer are accepted too, as there; gatehouse serve does not accept them")
+	}
+	return src
 }
 
 // request reads the request off the flags.

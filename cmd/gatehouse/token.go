@@ -157,7 +157,7 @@ func explainToken(c *cobra.Command, src config.Source, argument, at string, outp
 	if err != nil {
 		return false, err
 	}
-	e, keys, err := tokens.Explain(c.Context(), src, raw, clock)
+	e, keys, err := tokens.Explain(c.Context(), likeUp(c.ErrOrStderr(), src), raw, clock)
 	if err != nil {
 		return false, err
 	}

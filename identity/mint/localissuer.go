@@ -75,7 +75,10 @@ func (l *LocalIssuer) publish() error {
 }
 
 // Set is the path of the JWK set.
-func (l *LocalIssuer) Set() string { return filepath.Join(l.dir, localSetFile) }
+func (l *LocalIssuer) Set() string { return LocalSet(l.dir) }
+
+// LocalSet is the path of the JWK set of the local issuer whose key pair is in a folder.
+func LocalSet(dir string) string { return filepath.Join(dir, localSetFile) }
 
 // Made reports whether the key pair is new.
 func (l *LocalIssuer) Made() bool { return l.made }
