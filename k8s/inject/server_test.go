@@ -3,9 +3,12 @@ package inject
 import (
 	"bytes"
 	"crypto/tls"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"os"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -43,6 +46,29 @@ func TestRequests(t *testing.T) {
 		if text := i.get("/metrics"); !strings.Contains(text, want) {
 			t.Errorf("no %s in\n%s", want, text)
 		}
+	}
+}
+
+// TestAlerts: what the alerts read of the injector is in its metrics, and the results that they name are ones that it counts.
+func TestAlerts(t *testing.T) {
+	i := start(t, newCluster(t), nil)
+	i.post(pathInject, "application/json", []byte("{"))
+	rules, err := os.ReadFile("../../packaging/prometheus/rules.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	metrics := i.get("/metrics")
+	names := regexp.MustCompile(`\bgatehouse_inject_[a-z_]+\b`).FindAllString(string(rules), -1)
+	if len(names) < 4 {
+		t.Fatalf("the alerts read %v", names)
+	}
+	for _, name := range names {
+		if !strings.Contains(metrics, "# TYPE "+name+" ") {
+			t.Errorf("an alert reads %s, which is not in\n%s", name, metrics)
+		}
+	}
+	if want := fmt.Sprintf(`gatehouse_inject_pods_total{result=~"%s|%s"}`, refused, failed); !strings.Contains(string(rules), want) {
+		t.Errorf("no %s in the alerts", want)
 	}
 }
 
