@@ -63,6 +63,9 @@ func edit(t *testing.T, text string, edits []string) string {
 	return text
 }
 
+// patience is policy.timeout of the holes' Gatehouse: far above what any of their decisions takes, and below the deadline of see.
+const patience = 20 * time.Second
+
 // mend is the text without the hole: by a person's edits, else as gatehouse doctor --fix prints it.
 func (h hole) mend(t *testing.T, bad string) string {
 	t.Helper()
@@ -71,7 +74,13 @@ func (h hole) mend(t *testing.T, bad string) string {
 	}
 	file := filepath.Join(t.TempDir(), "k8s.yaml")
 	write(t, file, bad)
-	c := exec.CommandContext(t.Context(), gatehouse, "doctor", "--fix", file)
+	args := []string{"doctor", "--fix", file}
+	if h.ID == "timeout-below-policy" { // of a policy that may take long, so that no load of the machine decides whether the mended one waits long enough
+		patient := filepath.Join(t.TempDir(), "gatehouse.yaml")
+		write(t, patient, fmt.Sprintf("policy: {decision: envoy/authz/allow, path: ., timeout: %v}\n", patience))
+		args = append(args, "--config", patient)
+	}
+	c := exec.CommandContext(t.Context(), gatehouse, args...)
 	var out, problems bytes.Buffer
 	c.Stdout, c.Stderr = &out, &problems
 	_ = c.Run() // 1 says that something was found
@@ -199,9 +208,9 @@ func strict(t *testing.T) (grpc, overHTTP int, bearer string) {
 listen: {grpc: ["127.0.0.1:%d"], http: {address: "127.0.0.1:%d", proxy: envoy}, admin: "127.0.0.1:%d"}
 identity: {jwt: [{issuer: "http://localhost/issuer", audiences: [app], keys: {file: jwks.json}}]}
 headers: {subject: x-auth-subject}
-policy: {decision: envoy/authz/allow, bundles: [{name: holes, path: ./policy}]}
+policy: {decision: envoy/authz/allow, bundles: [{name: holes, path: ./policy}], timeout: %v}
 decision_log: {file: decisions.log}
-`, grpc, overHTTP, admin))
+`, grpc, overHTTP, admin, patience))
 	if err := os.Mkdir(filepath.Join(dir, "policy"), 0o755); err != nil {
 		t.Fatal(err)
 	}
