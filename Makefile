@@ -32,6 +32,7 @@ help:
 	@echo "make allocations  record what tests compare allocations with"
 	@echo "make fuzz       each fuzz target for 30 seconds"
 	@echo "make docs       docs that are generated"
+	@echo "make site       the documentation as a site, in site/: open site/index.html"
 	@echo "make proto      the code of control's API and of Aserto's messages, out of their .proto files"
 	@echo "make release    VERSION=1.2.3 KEY=private.pem: archives, packages, image and attestations of a release, in dist/"
 	@echo "make release-check  the same, built twice and compared; units, alerts and dashboard checked; publishes nothing"
@@ -228,6 +229,16 @@ docs: build
 	bin/gatehouse docs builtins > docs/builtins.md
 	bin/gatehouse docs doctor > docs/doctor.md
 
+# The documentation as a site, which needs no server and loads nothing from other hosts. A link that leads nowhere fails.
+.PHONY: site
+site: .venv-site/bin/mkdocs
+	NO_MKDOCS_2_WARNING=1 .venv-site/bin/mkdocs build --quiet --strict
+
+.venv-site/bin/mkdocs: hack/site/requirements.txt
+	python3 -m venv .venv-site
+	.venv-site/bin/pip install -q -r hack/site/requirements.txt
+	touch $@
+
 # Every error that the scripts provoke, on pages to be read at once: cmd/gatehouse/testdata/errors-*.md.
 errors-seen:
 	ERRORS_SEEN=1 go test -count=1 -run 'TestScripts|TestBundleScripts' ./cmd/gatehouse
@@ -272,4 +283,4 @@ release-check: bin/goreleaser bin/cyclonedx-gomod bin/promtool
 	packaging/check.sh
 
 clean:
-	rm -rf bin dist dist-docs .demo .venv .venv.lock .venv-routes .venv-routes.lock .venv-clients .venv-clients.lock .venv-proto .keycloak
+	rm -rf bin dist dist-docs site .venv-site .demo .venv .venv.lock .venv-routes .venv-routes.lock .venv-clients .venv-clients.lock .venv-proto .keycloak

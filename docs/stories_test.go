@@ -1,0 +1,217 @@
+package docs
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"gatehouse/children"
+	"gatehouse/envoy/sandbox"
+)
+
+// story is what a page needs to be followed from its first block to its last one, in a folder of its own.
+type story struct {
+	from   string            // the folder of the checkout that the page is followed in a copy of; "": an empty folder
+	before map[string]string // scripts that are run before the blocks that begin so: what a page takes for granted
+	after  string            // a script that is run at the end: it holds what the page says and does not show
+}
+
+// stories are the pages that TestStories follows.
+var stories = map[string]story{
+	"docs/identity.md": {from: "examples/flask-orders", before: map[string]string{
+		"$ gatehouse token why": "gatehouse token mint --sub u1 --config gatehouse.yaml >token.txt",
+	}},
+	"docs/routes.md": {before: map[string]string{
+		"$ gatehouse routes import flask shop:app --python": app("GET,POST /orders orders", "GET /orders/<int:id> order", "GET /files/<path:name> files"),
+		"$ gatehouse routes import flask shop:app --out routes.yaml\n~ GET": app("GET /old old", "GET /orders/<int:id> show") +
+			"gatehouse routes import flask shop:app --python .venv/bin/python --out routes.yaml --force\n" +
+			app("GET /orders/<int:id> order", "DELETE /orders/<int:id> drop"),
+		"gatehouse routes import flask shop:app --out routes.yaml --check": "gatehouse routes import flask shop:app --python .venv/bin/python --out routes.yaml --force",
+		"$ gatehouse routes import flask shop:app --out routes.yaml --stubs": "rm routes.yaml\n" + app("GET,POST /orders orders", "GET /orders/<int:id> order", "GET /files/<path:name> files") +
+			"gatehouse init --flask shop:app --python .venv/bin/python >/dev/null\n" +
+			app("GET,POST /orders orders", "GET /orders/<int:id> order", "GET /files/<path:name> files", "GET,POST /invoices invoices"),
+	}},
+}
+
+// app is a script that writes the Flask application shop.py with these routes: the methods, the path, and the view's name.
+func app(routes ...string) string {
+	text := "cat >shop.py <<'END_OF_FILE'\nfrom flask import Flask\napp = Flask(__name__, static_folder=None)\n"
+	for _, route := range routes {
+		parts := strings.Fields(route)
+		text += fmt.Sprintf("@app.route('%s', methods='%s'.split(','))\ndef %s(**_): return ''\n", parts[1], parts[0], parts[2])
+	}
+	return text + "END_OF_FILE\n"
+}
+
+// hangGuard bounds a page. It is no expectation: what hangs is to end before the tests do.
+const hangGuard = 3 * time.Minute
+
+// TestStories follows each page as a reader would: its blocks with a file's name are written, its blocks of sh and console are run, in their order and
+// in one shell. What a block of console shows is compared with what is printed, where "..." is any text, and as a line of its own any lines; where it shows nothing
+// the command has to succeed.
+func TestStories(t *testing.T) {
+	gatehouse := sync.OnceValues(func() (string, error) {
+		file := filepath.Join(t.TempDir(), "gatehouse")
+		out, err := exec.Command("go", "build", "-ldflags=-s -w", "-o", file, "../cmd/gatehouse").CombinedOutput()
+		if err != nil {
+			err = fmt.Errorf("%w\n%s", err, out)
+		}
+		return file, err
+	})
+	all := map[string]*page{}
+	for _, p := range pages(t) {
+		all[p.name] = p
+	}
+	for name, s := range stories {
+		p := all[name]
+		if p == nil {
+			t.Errorf("there is no %s", name)
+			continue
+		}
+		t.Run(strings.TrimSuffix(filepath.Base(name), ".md"), func(t *testing.T) {
+			t.Parallel()
+			binary, err := gatehouse()
+			fail(t, err)
+			p.follow(t, s, filepath.Dir(binary))
+		})
+	}
+}
+
+func (p *page) follow(t *testing.T, s story, bin string) {
+	dir := filepath.Join(t.TempDir(), "work")
+	root, err := filepath.Abs("..")
+	fail(t, err)
+	if s.from != "" {
+		fail(t, os.CopyFS(dir, os.DirFS(filepath.Join(root, s.from))))
+	} else {
+		fail(t, os.Mkdir(dir, 0o755))
+	}
+	outputs := t.TempDir()
+	script, shown := p.script(s, outputs)
+	script += s.after + "\n"
+	path := bin + ":" + os.Getenv("PATH")
+	if regexp.MustCompile(`(?m)^(\$ )?(envoy|flask|python|.*(--python|gatehouse init)) `).MatchString(script) {
+		envoy, err := sandbox.Prepare(t.Context(), root, func(string) {})
+		fail(t, err)
+		fail(t, os.Symlink(filepath.Join(root, ".venv"), filepath.Join(dir, ".venv")))
+		path = filepath.Join(root, ".venv", "bin") + ":" + filepath.Dir(envoy) + ":" + path
+	}
+	ports := freePorts(t, script)
+	ctx, stop := context.WithTimeout(t.Context(), hangGuard)
+	defer stop()
+	// What runs in the background ends with the shell.
+	c := exec.CommandContext(ctx, "bash", "-c", "set -euo pipefail; trap 'kill $(jobs -p) 2>/dev/null || true; wait' EXIT\n"+ports.Replace(script))
+	c.Dir = dir
+	c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	c.Cancel = func() error { return syscall.Kill(-c.Process.Pid, syscall.SIGKILL) }
+	c.Env = append(os.Environ(), "PATH="+path, "NO_COLOR=1", "HOME="+outputs, "XDG_STATE_HOME="+outputs, "GATEHOUSE_IMAGES="+outputs+"/images", "PYTHONDONTWRITEBYTECODE=1")
+	out, err := c.CombinedOutput()
+	if err != nil {
+		t.Errorf("%s: %v\n%s", p.name, err, out)
+	}
+	for file, b := range shown {
+		got, err := os.ReadFile(file)
+		if err != nil {
+			continue // the script ended before
+		}
+		if want := ports.Replace(b.output); !matches(want, string(got)) {
+			t.Errorf("%s: the page shows\n%s\nand it is\n%s", p.where(b.block), want, got)
+		}
+	}
+}
+
+// command is one of a block of console, with what the page says that it prints.
+type command struct {
+	block
+	output string
+}
+
+// script is the page as a shell script, and the files that it writes outputs to.
+func (p *page) script(of story, outputs string) (script string, shown map[string]command) {
+	var s strings.Builder
+	shown = map[string]command{}
+	for _, b := range p.blocks {
+		for begin, before := range of.before {
+			if strings.HasPrefix(b.text, begin) {
+				s.WriteString(before + "\n")
+			}
+		}
+		switch {
+		case p.unrun(b) != "":
+		case b.title != "" && !strings.Contains(b.title, " "):
+			fmt.Fprintf(&s, "mkdir -p \"$(dirname '%[1]s')\"; cat >'%[1]s.new' <<'END_OF_FILE'\n%[2]sEND_OF_FILE\nmv '%[1]s.new' '%[1]s'\n", b.title, b.text)
+		case b.language == "sh":
+			s.WriteString(b.text)
+		case b.language == "console":
+			for _, c := range commands(b) {
+				if c.output == "" { // not shown, so that it has to succeed
+					s.WriteString(c.text + "\n")
+					continue
+				}
+				file := filepath.Join(outputs, fmt.Sprint(len(shown)))
+				fmt.Fprintf(&s, "{ %s\n} >'%s' 2>&1 || true\n", c.text, file)
+				shown[file] = c
+			}
+		}
+	}
+	return s.String(), shown
+}
+
+// commands are those of a block of console: lines after "$ ", which a backslash at the end continues, and then what is printed.
+func commands(b block) (all []command) {
+	continued := false
+	for line := range strings.Lines(b.text) {
+		text, begins := strings.CutPrefix(line, "$ ")
+		switch {
+		case begins:
+			all = append(all, command{block: b})
+			all[len(all)-1].text = strings.TrimSuffix(text, "\n")
+		case continued:
+			all[len(all)-1].text += "\n" + strings.TrimSuffix(line, "\n")
+		case len(all) > 0:
+			all[len(all)-1].output += line
+		}
+		continued = (begins || continued) && strings.HasSuffix(line, "\\\n")
+	}
+	return all
+}
+
+// matches says whether text is as the page shows it, where "..." is any text within a line, and as a line of its own any lines.
+func matches(page, text string) bool {
+	var pattern strings.Builder
+	for line := range strings.Lines(strings.TrimSpace(page) + "\n") {
+		line = strings.TrimRight(line, " \n")
+		if strings.TrimSpace(line) == "..." {
+			pattern.WriteString(`(?:.*\n)*?`)
+			continue
+		}
+		pattern.WriteString(strings.ReplaceAll(regexp.QuoteMeta(line), `\.\.\.`, `.*`) + ` *\n`)
+	}
+	return regexp.MustCompile(`\A` + pattern.String() + `\z`).MatchString(strings.TrimSpace(text) + "\n")
+}
+
+// wellKnown are the ports that pages speak of. Each page is followed with others, so that several can be at once.
+var wellKnown = regexp.MustCompile(`\b(8080|8000|8001|9191|9192|9193|9901)\b`)
+
+func freePorts(t *testing.T, script string) *strings.Replacer {
+	t.Helper()
+	found := map[string]bool{}
+	for _, port := range wellKnown.FindAllString(script, -1) {
+		found[port] = true
+	}
+	var pairs []string
+	for port := range found {
+		free, err := children.FreePort()
+		fail(t, err)
+		pairs = append(pairs, port, fmt.Sprint(free))
+	}
+	return strings.NewReplacer(pairs...)
+}
