@@ -63,8 +63,8 @@ func edit(t *testing.T, text string, edits []string) string {
 	return text
 }
 
-// patience is policy.timeout of the holes' Gatehouse: far above what any of their decisions takes, and below the deadline of see.
-const patience = 20 * time.Second
+// holesTimeout is policy.timeout of the Gatehouse that the holes are tried with: far above what any of their decisions takes, and below the deadline of see.
+const holesTimeout = 20 * time.Second
 
 // mend is the text without the hole: by a person's edits, else as gatehouse doctor --fix prints it.
 func (h hole) mend(t *testing.T, bad string) string {
@@ -76,9 +76,9 @@ func (h hole) mend(t *testing.T, bad string) string {
 	write(t, file, bad)
 	args := []string{"doctor", "--fix", file}
 	if h.ID == "timeout-below-policy" { // of a policy that may take long, so that no load of the machine decides whether the mended one waits long enough
-		patient := filepath.Join(t.TempDir(), "gatehouse.yaml")
-		write(t, patient, fmt.Sprintf("policy: {decision: envoy/authz/allow, path: ., timeout: %v}\n", patience))
-		args = append(args, "--config", patient)
+		config := filepath.Join(t.TempDir(), "gatehouse.yaml")
+		write(t, config, fmt.Sprintf("policy: {decision: envoy/authz/allow, path: ., timeout: %v}\n", holesTimeout))
+		args = append(args, "--config", config)
 	}
 	c := exec.CommandContext(t.Context(), gatehouse, args...)
 	var out, problems bytes.Buffer
@@ -210,7 +210,7 @@ identity: {jwt: [{issuer: "http://localhost/issuer", audiences: [app], keys: {fi
 headers: {subject: x-auth-subject}
 policy: {decision: envoy/authz/allow, bundles: [{name: holes, path: ./policy}], timeout: %v}
 decision_log: {file: decisions.log}
-`, grpc, overHTTP, admin, patience))
+`, grpc, overHTTP, admin, holesTimeout))
 	if err := os.Mkdir(filepath.Join(dir, "policy"), 0o755); err != nil {
 		t.Fatal(err)
 	}
