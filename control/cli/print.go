@@ -115,6 +115,11 @@ func (c *Client) Changes(ctx context.Context, w io.Writer, environment string, l
 
 // HandOut prints an enrolment token, or writes it to a file, and prints on notes how an edge uses it.
 func HandOut(w, notes io.Writer, made *api.CreateEnrollmentResponse, url, file string, asJSON bool) error {
+	if file != "" {
+		if err := durable.WriteFile(file, []byte(made.GetToken()+"\n"), 0o600); err != nil {
+			return err
+		}
+	}
 	if asJSON {
 		object := map[string]any{"expires_at": made.GetExpiresAt().AsTime(), "pin": made.GetPin(), "url": url}
 		if file == "" {
@@ -122,20 +127,12 @@ func HandOut(w, notes io.Writer, made *api.CreateEnrollmentResponse, url, file s
 		} else {
 			object["file"] = file
 		}
-		if err := terminal.JSON(w).Encode(object); err != nil {
-			return err
-		}
+		return terminal.JSON(w).Encode(object)
 	}
-	if file == "" && asJSON {
-		return nil // it is in there
-	} else if file == "" {
+	if file == "" {
 		fmt.Fprintln(w, made.GetToken())
-	} else if err := durable.WriteFile(file, []byte(made.GetToken()+"\n"), 0o600); err != nil {
-		return err
 	}
-	if !asJSON {
-		fmt.Fprint(notes, edgeConfig(made, url, file))
-	}
+	fmt.Fprint(notes, edgeConfig(made, url, file))
 	return nil
 }
 
