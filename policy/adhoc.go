@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
-	"runtime/debug"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -85,7 +84,7 @@ func (s *Snapshot) AdHoc(ctx context.Context, within time.Duration, text string,
 		defer slots.free()
 		defer func() {
 			if p := recover(); p != nil {
-				out = compiled{err: fmt.Errorf("%w: panic while compiling a query: %s\n%s", ErrEvaluation, withoutOperands(fmt.Sprint(p)), debug.Stack())}
+				out = compiled{err: panicError("panic while compiling a query", p)}
 			}
 		}()
 		out.query, out.err = s.compileAdHoc(text)
@@ -341,7 +340,7 @@ func (q *AdHoc) Evaluate(ctx context.Context, timeout time.Duration, input rego.
 	out, err := bounds.RunIsolated(ctx, timeout, func() (o outcome) {
 		defer func() {
 			if p := recover(); p != nil {
-				o = outcome{err: fmt.Errorf("%w: panic: %s\n%s", ErrEvaluation, withoutOperands(fmt.Sprint(p)), debug.Stack())}
+				o = outcome{err: panicError("panic", p)}
 			}
 		}()
 		o.answer, o.err = q.evaluate(ctx, timeout, input, facts, now)

@@ -3,8 +3,6 @@ package policy
 import (
 	"context"
 	"errors"
-	"fmt"
-	"runtime/debug"
 	"time"
 
 	"github.com/open-policy-agent/opa/v1/ast"
@@ -100,7 +98,7 @@ func (e *Event) evaluateIsolated(ctx context.Context, rule *Entry) (rego.Value, 
 func (e *Event) evaluate(ctx context.Context, rule *Entry) (v rego.Value, err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			v, err = nil, fmt.Errorf("%w: panic: %s\n%s", ErrEvaluation, withoutOperands(fmt.Sprint(p)), debug.Stack())
+			v, err = nil, panicError("panic", p)
 		}
 	}()
 	state, err := rule.evaluate(ctx, 0, e.input, Facts{}, e.now, nil)

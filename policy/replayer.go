@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
-	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
@@ -97,7 +96,7 @@ func (r *Replayer) DecideRecorded(ctx context.Context, input rego.Value, recorde
 func (r *Replayer) watch(ctx context.Context, input rego.Value, recorded []Question, facts Facts, now time.Time) (d Decision, of Basis, err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			d, err = Decision{}, fmt.Errorf("%w: panic: %s\n%s", ErrEvaluation, withoutOperands(fmt.Sprint(p)), debug.Stack())
+			d, err = Decision{}, panicError("panic", p)
 		}
 	}()
 	result, of, err := r.evaluate(ctx, input, recorded, facts, now, nil)

@@ -204,13 +204,18 @@ func (e *Entry) DecideWithin(ctx context.Context, timeout time.Duration, input r
 	return d, err
 }
 
+// panicError is the error of an evaluation that ended with a recovered panic p, with its stack. It is called while p is being recovered from.
+func panicError(what string, p any) error {
+	return fmt.Errorf("%w: %s: %s\n%s", ErrEvaluation, what, withoutOperands(fmt.Sprint(p)), debug.Stack())
+}
+
 // decide is Decide; clean means that nothing failed, not even a built-in, that evaluation was not cut short, and that there was a directory
 // if one was queried: the decision is valid for any facts with the same answers.
 func (e *Entry) decide(ctx context.Context, timeout time.Duration, input rego.Value, facts Facts, now time.Time) (d Decision, clean bool, err error) {
 	// A panic in a built-in must fail this request only.
 	defer func() {
 		if p := recover(); p != nil {
-			d, clean, err = Decision{}, false, fmt.Errorf("%w: panic: %s\n%s", ErrEvaluation, withoutOperands(fmt.Sprint(p)), debug.Stack())
+			d, clean, err = Decision{}, false, panicError("panic", p)
 		}
 	}()
 	state, err := e.evaluate(ctx, timeout, input, facts, now, nil)
