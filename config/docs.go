@@ -49,9 +49,11 @@ func Page() string {
 			continue
 		}
 		fmt.Fprintf(&b, "\n## %s\n\n%s\n", name, f.Tag.Get("doc"))
-		if rows := keyRows(f.Type, name); len(rows) > 0 {
+		if keys := keysBelow(f.Type, name); len(keys) > 0 {
 			b.WriteString("\n| key | type | |\n|---|---|---|\n")
-			b.WriteString(strings.Join(rows, ""))
+			for _, k := range keys {
+				fmt.Fprintf(&b, "| `%s` | %s | %s |\n", k.Path, k.Type, strings.ReplaceAll(k.Doc, "|", `\|`))
+			}
 		}
 	}
 	b.WriteString("\n## Several applications\n\n```yaml\n" + AppsExample + "```\n")
@@ -64,26 +66,6 @@ func Page() string {
 func Key(f reflect.StructField) string {
 	name, _, _ := strings.Cut(f.Tag.Get("yaml"), ",")
 	return name
-}
-
-// keyRows is a table row for every key below a type, at any depth.
-func keyRows(t reflect.Type, path string) []string {
-	t, path = element(t, path)
-	if t.Kind() != reflect.Struct {
-		return nil
-	}
-	var rows []string
-	for i := range t.NumField() {
-		f := t.Field(i)
-		name := Key(f)
-		if name == "" || name == "-" {
-			continue
-		}
-		full := path + "." + name
-		rows = append(rows, fmt.Sprintf("| `%s` | %s | %s |\n", full, typeName(f.Type), strings.ReplaceAll(f.Tag.Get("doc"), "|", `\|`)))
-		rows = append(rows, keyRows(f.Type, full)...)
-	}
-	return rows
 }
 
 // element takes pointers, lists and maps off a type, and shows the latter two in the path.

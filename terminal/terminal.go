@@ -8,6 +8,7 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
+	"unicode/utf8"
 )
 
 // Is reports whether f is a terminal. The null device is a character device as well, and is none.
@@ -110,6 +111,29 @@ func Path(path string) string {
 		return rel
 	}
 	return path
+}
+
+// Wrap breaks a text between words into lines of at most width characters, where no word is longer. Each begins with indent.
+func Wrap(text string, width int, indent string) string {
+	var b strings.Builder
+	used := 0
+	for i, word := range strings.Fields(text) {
+		long := utf8.RuneCountInString(word)
+		switch {
+		case i == 0:
+			b.WriteString(indent)
+			used = len(indent)
+		case used+1+long > width:
+			b.WriteString("\n" + indent)
+			used = len(indent)
+		default:
+			b.WriteByte(' ')
+			used++
+		}
+		b.WriteString(word)
+		used += long
+	}
+	return b.String()
 }
 
 // Table writes rows in columns. Cells are made visible; empty ones at the end of a row leave nothing behind.

@@ -36,6 +36,7 @@ func commandLines() map[string][2]string {
 		"bundle unpin":                   {"bundle unpin", ""},
 		"bundle verify":                  {"bundle verify signed.tar.gz --key public.pem", "bundle verify shop.tar.gz --key public.pem"},
 		"check":                          {"check GET /orders --as vera --role viewer", "check DELETE /orders/1 --as vera --role viewer"},
+		"config explain":                 {"config explain policy.bundles", "config explain policy.bundels"},
 		"config validate":                {"config validate", "config validate broken.yaml"},
 		"control changes":                {"control changes", ""},
 		"control directory delete":       {"control directory delete group:eng#member@user:alice", ""},

@@ -2,17 +2,65 @@ package main
 
 import (
 	"errors"
+	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
 
 	"gatehouse/cmd/grammar"
 	"gatehouse/config"
+	"gatehouse/nearest"
 	"gatehouse/server"
+	"gatehouse/terminal"
 	"gatehouse/trial/node"
 )
 
 func configCommand() *cobra.Command {
-	return grammar.Family(&cobra.Command{Use: "config", Short: "Check the configuration"}, configValidateCommand())
+	return grammar.Family(&cobra.Command{Use: "config", Short: "Check the configuration, and look up its keys"}, configValidateCommand(), configExplainCommand())
+}
+
+// configExplainCommand is kubectl explain for gatehouse.yaml.
+func configExplainCommand() *cobra.Command {
+	var output grammar.Output
+	c := &cobra.Command{
+		Use:   "explain [KEY]",
+		Short: "Show what a key of gatehouse.yaml means, its type and default",
+		Long: `Prints what docs/config.md says of a key, and the keys directly below it; without KEY the sections of gatehouse.yaml.
+
+Exit code: 0 printed, 1 there is no such key.`,
+		Example: `  gatehouse config explain decision_log
+  gatehouse config explain identity.jwt.audiences`,
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			name := strings.Join(args, "")
+			found := config.NamedKeys(name)
+			if len(found) == 0 {
+				var all []string
+				for _, k := range config.AllKeys() {
+					all = append(all, k.Path)
+				}
+				text := fmt.Sprintf("gatehouse.yaml has no key %q", name)
+				if near := nearest.Word(name, all, max(1, len(name)/3)+1); near != "" {
+					text += fmt.Sprintf("\ndid you mean %s?", near)
+				} else {
+					text += "\ngatehouse config explain lists its sections"
+				}
+				return grammar.Negative(errors.New(text))
+			}
+			if output.JSON() {
+				return terminal.JSON(c.OutOrStdout()).Encode(found)
+			}
+			for i, k := range found {
+				if i > 0 {
+					fmt.Fprintln(c.OutOrStdout())
+				}
+				fmt.Fprintf(c.OutOrStdout(), "%s (%s)\n%s\n", k.Path, k.Type, terminal.Wrap(k.Doc, 100, "  "))
+			}
+			return nil
+		},
+	}
+	output.Add(c, "a list of keys")
+	return c
 }
 
 func configValidateCommand() *cobra.Command {

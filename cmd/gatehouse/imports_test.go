@@ -151,7 +151,7 @@ func TestWhoMayImportWhom(t *testing.T) {
 		"github.com/go-ldap/":                              {"gatehouse/directory/convert"},
 		"github.com/golang-jwt/":                           {"gatehouse/identity", "gatehouse/identity/keyset", "gatehouse/identity/mint", "gatehouse/identity/attack", "gatehouse/bundles/signature"},
 		"github.com/MicahParks/jwkset":                     {"gatehouse/identity/keyset"},
-		"github.com/spf13/cobra":                           {"gatehouse/cmd/gatehouse", "gatehouse/cmd/bundlecmd", "gatehouse/cmd/controlcmd", "gatehouse/cmd/grammar", "gatehouse/cmd/running"},
+		"github.com/spf13/cobra":                           {"gatehouse/cmd/gatehouse", "gatehouse/cmd/bundlecmd", "gatehouse/cmd/completing", "gatehouse/cmd/controlcmd", "gatehouse/cmd/grammar", "gatehouse/cmd/running"},
 		"modernc.org/sqlite":                               {"gatehouse/control/store"},
 		"connectrpc.com/connect":                           {"gatehouse/control", "gatehouse/control/api", "gatehouse/control/cli", "gatehouse/control/follow"},
 		"github.com/joho/godotenv":                         {"gatehouse/project"},

@@ -14,6 +14,7 @@ import (
 	"syscall"
 
 	"gatehouse/cmd/bundlecmd"
+	"gatehouse/cmd/completing"
 	"gatehouse/cmd/controlcmd"
 	"gatehouse/cmd/grammar"
 	"gatehouse/cmd/running"
@@ -52,12 +53,12 @@ func rootCommand() *cobra.Command {
 	root.AddCommand(serveCommand(), migrateCommand(), docsCommand(), demoCommand(), versionCommand(), routesCommand(), initCommand(), upCommand(), checkCommand(), testCommand(),
 		explainCommand(), logCommand(), replayCommand(), bundlecmd.Command(), tokenCommand(), identityCommand(), envoyCommand(), k8sCommand(), doctorCommand(), directoryCommand(),
 		configCommand(), running.Status(), running.Reload(), controlcmd.Command(), fmtCommand(), lintCommand(), evalCommand(), benchCommand())
+	grammar.Family(root, grammar.Completion(root))
+	root.SetHelpCommand(grammar.Help(root))
 	root.SetVersionTemplate("gatehouse {{.Version}}\n")
-	root.CompletionOptions.HiddenDefaultCmd = true
 	root.PersistentPreRun = func(c *cobra.Command, _ []string) { grammar.WarnOldSpellings(c.Flags(), c.ErrOrStderr()) }
-	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
-		return fmt.Errorf("%w\n%s --help lists the flags", err, c.CommandPath())
-	})
+	root.SetFlagErrorFunc(grammar.FlagError)
+	completing.Add(root)
 	return root
 }
 

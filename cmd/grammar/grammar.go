@@ -48,7 +48,7 @@ func ExitCode(err error, stderr func(string)) int {
 func Family(c *cobra.Command, below ...*cobra.Command) *cobra.Command {
 	c.Args = func(c *cobra.Command, args []string) error {
 		if len(args) > 0 {
-			return fmt.Errorf("unknown command %q for %s\n%s --help lists them", args[0], c.CommandPath(), c.CommandPath())
+			return UnknownCommand(c, args[0])
 		}
 		return nil
 	}
