@@ -175,8 +175,9 @@ bench-log: build
 # Beside a plain Go map and bbolt, which take most of its minutes.
 SCALE = 1
 
-bench-directory:
+bench-directory: build
 	go run ./hack/bench-directory -scale $(SCALE)
+	go run ./hack/bench -gatehouse bin/gatehouse -directory
 
 # The same users at one edge: gatehouse serve beside the Flask example, behind the real Envoy.
 bench-directory-edge: build

@@ -11,9 +11,10 @@ import (
 type Dependencies struct {
 	line        *lineID
 	step        uint64
-	from, until int64 // no relation expires in between; until is not included
-	keys        []uint16
-	asked, lost bool // lost: Holds is false
+	from, until int64           // no relation expires in between; until is not included
+	asked, lost bool            // lost: Holds is false
+	n           uint8           // of keys
+	keys        [maxKeys]uint16 // here and not elsewhere: Holds reads memory that is in no cache
 }
 
 // maxKeys bounds a Dependencies: a check that read more relations is asked again.
@@ -98,7 +99,7 @@ func (b *Dependencies) Holds(s *Snapshot, now time.Time) bool {
 	if l.whole.Load() > least {
 		return false
 	}
-	for _, key := range b.keys {
+	for _, key := range b.keys[:b.n] {
 		if l.marks[key].Load() > least {
 			return false
 		}
@@ -107,13 +108,14 @@ func (b *Dependencies) Holds(s *Snapshot, now time.Time) bool {
 }
 
 func (b *Dependencies) add(key uint16) {
-	for _, k := range b.keys {
+	for _, k := range b.keys[:b.n] {
 		if k == key {
 			return
 		}
 	}
-	if b.lost = b.lost || len(b.keys) == maxKeys; !b.lost {
-		b.keys = append(b.keys, key)
+	if b.lost = b.lost || b.n == maxKeys; !b.lost {
+		b.keys[b.n] = key
+		b.n++
 	}
 }
 

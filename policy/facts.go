@@ -39,7 +39,10 @@ type Directory interface {
 type Tracer interface {
 	// Trace is Ask, and adds to a basis what the answer depends on. A nil basis is an empty one; a nil result means that it is unknown. All
 	// queries of one basis are sent to one Directory with one time.
-	Trace(basis Dependencies, builtin string, args []rego.Value, now time.Time) (answer rego.Value, on Dependencies, err error)
+	Trace(basis Dependencies, q *Question, now time.Time) (answer rego.Value, on Dependencies, err error)
+	// Prepare returns what Trace of any Directory needs of the arguments, which it may retain; nil: nothing. It takes no more memory than
+	// preparedBytes.
+	Prepare(builtin string, args []rego.Value) any
 }
 
 // Dependencies is what answers depend on. It is immutable once its last query was sent.
@@ -53,6 +56,9 @@ type Question struct {
 	Builtin string
 	Args    []rego.Value
 	Answer  rego.Value // nil: undefined
+
+	// Prepared is what Tracer.Prepare returned; nil where the query is not memoised.
+	Prepared any
 }
 
 const (
@@ -125,7 +131,8 @@ func weightOfAll(v rego.Value, depth int) int64 {
 
 // detachedQuestions copies queries, sharing no memory with them, and returns their approximate size in bytes. ok is false if a value is
 // nested too deeply.
-func detachedQuestions(list []Question) (own []Question, size int64, ok bool) {
+func (f Facts) detachedQuestions(list []Question) (own []Question, size int64, ok bool) {
+	tracer, prepares := f.Directory.(Tracer)
 	own = make([]Question, len(list))
 	for i, q := range list {
 		own[i] = Question{Builtin: q.Builtin, Args: make([]rego.Value, len(q.Args))}
@@ -134,6 +141,9 @@ func detachedQuestions(list []Question) (own []Question, size int64, ok bool) {
 			if own[i].Args[j], ok = rego.Copy(arg, &size); !ok {
 				return nil, 0, false
 			}
+		}
+		if prepares {
+			own[i].Prepared = tracer.Prepare(q.Builtin, own[i].Args)
 		}
 		if q.Answer == nil {
 			continue
@@ -160,7 +170,7 @@ func (f Facts) sameAnswers(list []Question, now time.Time, within time.Duration)
 		var answer rego.Value
 		var err error
 		if known {
-			answer, on, err = tracer.Trace(on, list[i].Builtin, list[i].Args, now)
+			answer, on, err = tracer.Trace(on, &list[i], now)
 			known = on != nil
 		} else {
 			answer, err = f.Directory.Ask(list[i].Builtin, list[i].Args, now)

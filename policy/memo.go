@@ -214,7 +214,7 @@ func (k *Key) keep(d Decision, clean bool, err error, facts Facts, now time.Time
 	r := &memoEntry{hash: k.hash}
 	if asked {
 		var ok bool
-		if r.asked, r.size, ok = detachedQuestions(d.Asked); !ok {
+		if r.asked, r.size, ok = facts.detachedQuestions(d.Asked); !ok {
 			return d, err
 		}
 		r.size += min(r.size, MaxKept) + dependencyBytes
@@ -448,7 +448,8 @@ const (
 	entryBytes      = 160 // remembered and its slot
 	decisionBytes   = 320
 	dependencyBytes = 256
-	questionBytes   = 88 // with its slice of arguments
+	questionBytes   = 104 + preparedBytes // with its slice of arguments
+	preparedBytes   = 80
 )
 
 // plainDecisions are the decisions of policies that return only true or false.

@@ -59,17 +59,34 @@ func (b *basis) Holds(d policy.Directory, now time.Time) bool {
 }
 
 // Trace implements policy.Tracer. What the answers to other questions than checks, and to those about one object, depend on is unknown.
-func (d source) Trace(on policy.Dependencies, builtin string, args []rego.Value, now time.Time) (rego.Value, policy.Dependencies, error) {
-	if !traced[builtin] {
-		answer, err := d.ask(nil, builtin, args, now)
+func (d source) Trace(on policy.Dependencies, q *policy.Question, now time.Time) (rego.Value, policy.Dependencies, error) {
+	if !traced[q.Builtin] {
+		answer, err := d.ask(nil, q.Builtin, q.Args, now)
 		return answer, nil, err
 	}
 	b, _ := on.(*basis)
 	if b == nil {
 		b = &basis{}
 	}
-	answer, err := d.ask(&b.Dependencies, builtin, args, now)
+	if check, ok := q.Prepared.(*directory.Question); ok {
+		yes, err := d.check(&b.Dependencies, *check, now)
+		if err != nil {
+			d.failed.Note(err)
+			return nil, b, err
+		}
+		return rego.Bool(yes), b, nil
+	}
+	answer, err := d.ask(&b.Dependencies, q.Builtin, q.Args, now)
 	return answer, b, err
+}
+
+// Prepare implements policy.Tracer: a check that is well formed.
+func (d source) Prepare(builtin string, args []rego.Value) any {
+	q, is, err := question(builtin, args)
+	if !is || err != nil {
+		return nil
+	}
+	return &q
 }
 
 // ask answers, and adds to on, which may be nil, what a traced answer depends on.

@@ -5,6 +5,7 @@
 //	go run ./hack/bench -gatehouse bin/gatehouse           one table with everything, and whether each target is met
 //	go run ./hack/bench -gatehouse bin/gatehouse -scale    how the cost grows with callers, rules, roles, data, tokens, headers
 //	go run ./hack/bench -gatehouse bin/gatehouse -log      what the decision log does to latencies, also while a sink hangs
+//	go run ./hack/bench -gatehouse bin/gatehouse -directory  a decision that asks the directory, next to one that does not, while it changes
 //	go run ./hack/bench -gatehouse bin/gatehouse -swaps 200
 //	go run ./hack/bench -gatehouse bin/gatehouse -soak 30m
 //	go run ./hack/bench -gatehouse bin/gatehouse-pprof -profile
@@ -41,6 +42,7 @@ func main() {
 	scale := flag.Bool("scale", false, "measure how the cost grows instead")
 	soak := flag.Duration("soak", 0, "load it for so long instead, with swaps, key rotation and malformed requests")
 	logs := flag.Bool("log", false, "measure what the decision log does to latencies instead, also while a sink hangs")
+	directories := flag.Bool("directory", false, "compare a decision that asks the directory with one that does not instead, while it changes")
 	profiles := flag.Bool("profile", false, "say where the CPU goes instead; the binary must be built with -tags pprof")
 	only := flag.String("axis", "", "with -scale: only what has this in its name")
 	flag.Parse()
@@ -55,6 +57,8 @@ func main() {
 		err = b.measureScale(ctx, os.Stdout, *only)
 	case *logs:
 		err = b.measureLog(ctx, os.Stdout)
+	case *directories:
+		err = b.measureDirectory(ctx, os.Stdout)
 	case *profiles:
 		err = b.profile(ctx, os.Stdout)
 	case *soak > 0:
