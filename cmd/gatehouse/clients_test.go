@@ -29,12 +29,18 @@ func TestAsertoClients(t *testing.T) {
 		t.Skip("needs the Python packages")
 	}
 	t.Parallel()
-	c := newClients(t, clientsHeader)
+	c := newClients(t, strings.Replace(clientsHeader, "keys: keys.yaml", "keys: keys.yaml, queries: true", 1))
 	got := c.run("clients.py")
+	decided := func(allowed, enabled bool) map[string]any {
+		return map[string]any{"allowed": allowed, "visible": true, "enabled": enabled}
+	}
+	tree := func(enabled bool) map[string]any {
+		return map[string]any{"example/GET/protected_route/__parameter": map[string]any{"visible": true, "enabled": enabled}}
+	}
 	want := map[string]any{
 		"vera": 200.0, "bob": 403.0, "bob public": 200.0, "nobody": 403.0,
-		"map of vera":    map[string]any{"example/GET/protected_route/__parameter": map[string]any{"visible": true, "enabled": true}},
-		"map of bob":     map[string]any{"example/GET/protected_route/__parameter": map[string]any{"visible": true, "enabled": false}},
+		"map of vera":    tree(true),
+		"map of bob":     tree(false),
 		"unknown path":   map[string]any{"allowed": false},
 		"no key":         "UNAUTHENTICATED",
 		"wrong key":      "UNAUTHENTICATED",
@@ -47,6 +53,16 @@ func TestAsertoClients(t *testing.T) {
 		"graph":          []any{"vera"},
 		"manifest":       true,
 		"write":          "UNIMPLEMENTED",
+
+		"decisions of vera": decided(true, true), "decisions of bob": decided(true, false),
+		"tree of vera": tree(true), "tree of bob": tree(false),
+		"query":                     []any{[]any{map[string]any{"x": true, "y": "vera"}}, []any{map[string]any{"x": true, "y": "bob"}}, []any{}},
+		"query of the directory":    []any{map[string]any{"x": true}},
+		"query that fails":          "FAILED_PRECONDITION",
+		"query for another user":    []any{map[string]any{"x": "vera"}},
+		"query out of bounds":       "INVALID_ARGUMENT",
+		"query without the scope":   "PERMISSION_DENIED",
+		"query without a right key": "UNAUTHENTICATED",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("the clients got (-want +got):\n%s\n%s", diff, c.stderr.String())
@@ -86,15 +102,17 @@ func newClients(t *testing.T, header string) *clients {
 	write(t, c.path("ca.crt"), ca.pem())
 	write(t, c.path("tls.crt"), cert)
 	write(t, c.path("tls.key"), key)
-	full, limited := newClientKey(t, "app", "act-as", "write"), newClientKey(t, "other")
-	file, err := limited.AppendTo("keys.yaml", full.YAML())
-	if err != nil {
-		t.Fatal(err)
+	full, limited, asking := newClientKey(t, "app", "act-as", "write"), newClientKey(t, "other"), newClientKey(t, "analyst", "act-as", "query")
+	file := full.YAML()
+	for _, k := range []apikey.Key{limited, asking} {
+		if file, err = k.AppendTo("keys.yaml", file); err != nil {
+			t.Fatal(err)
+		}
 	}
 	write(t, c.path("keys.yaml"), string(file))
 	c.ready()
 	c.env = append(os.Environ(), "PYTHONDONTWRITEBYTECODE=1", "AUTHORIZER_URL=localhost:"+address[strings.LastIndex(address, ":")+1:],
-		"AUTHORIZER_API_KEY="+full.Reveal(), "OTHER_KEY="+limited.Reveal(), "AUTHORIZER_CERT="+c.path("ca.crt"))
+		"AUTHORIZER_API_KEY="+full.Reveal(), "OTHER_KEY="+limited.Reveal(), "QUERY_KEY="+asking.Reveal(), "AUTHORIZER_CERT="+c.path("ca.crt"))
 	return c
 }
 

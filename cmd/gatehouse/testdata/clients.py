@@ -21,6 +21,7 @@ from aserto.directory.reader.v3 import (
     ReaderStub,
 )
 from aserto.directory.writer.v3 import SetObjectRequest, WriterStub
+from google.protobuf.json_format import MessageToDict
 
 url, key, cert = os.environ["AUTHORIZER_URL"], os.environ["AUTHORIZER_API_KEY"], os.environ["AUTHORIZER_CERT"]
 results = {}
@@ -59,6 +60,64 @@ results["no key"] = decide(sub, "vera", None)
 results["wrong key"] = decide(sub, "vera", key[:-1] + ("1" if key[-1] == "0" else "0"))
 results["naming a user"] = decide(sub, "vera", os.environ["OTHER_KEY"])
 results["a forged token"] = decide(jwt, "eyJhbGciOiJub25lIn0.eyJzdWIiOiJ2ZXJhIn0.", key)
+
+
+
+def client_of(api_key, user="vera"):
+    return AuthorizerClient(
+        identity=Identity(type=sub, value=user), options=AuthorizerOptions(url=url, api_key=api_key, cert_file_path=cert)
+    )
+
+
+# Is, DecisionTree and Query by the client's own methods.
+about = {"parameter": "handbook"}
+rule = "example.GET.protected_route.__parameter"
+for user in ("vera", "bob"):
+    client = client_of(key, user)
+    results[f"decisions of {user}"] = client.decisions(
+        policy_path=rule, decisions=["allowed", "visible", "enabled"], resource_context=about
+    )
+    results[f"tree of {user}"] = client.decision_tree(
+        policy_path_root="example",
+        decisions=["visible", "enabled"],
+        resource_context=about,
+        policy_path_separator="SLASH",
+    )
+    client.close()
+
+
+def query(api_key, text, user="vera", own="", parameter="handbook"):
+    client = client_of(api_key, user)
+    answer = code(
+        lambda: MessageToDict(
+            client.query(
+                query=text,
+                input=own,
+                policy_path=rule,
+                decisions=["allowed"],
+                resource_context={"parameter": parameter},
+            ).response
+        )
+    )
+    client.close()
+    return answer if isinstance(answer, str) else [found["bindings"] for found in answer["result"]]
+
+
+asking = os.environ["QUERY_KEY"]
+results["query"] = [
+    query(asking, f"x = data.{rule}.allowed; y = input.user.id", user) for user in ("vera", "bob", "nobody")
+]
+results["query of the directory"] = query(
+    asking,
+    'x = ds.check({"object_type": "group", "object_id": "viewers", "relation": "member",'
+    ' "subject_type": "user", "subject_id": input.who})',
+    own='{"who": "vera"}',
+)
+results["query that fails"] = query(asking, 'x = ds.check({"object_type": "nothing"})')
+results["query for another user"] = query(asking, "x = input.user.id", own='{"user": {"id": "bob"}}')
+results["query out of bounds"] = query(asking, "x = [" + "1, " * 2000 + "1]")
+results["query without the scope"] = query(key, "x = 1")
+results["query without a right key"] = query(key[:-1] + ("1" if key[-1] == "0" else "0"), "x = 1")
 
 with open(cert, "rb") as f:
     channel = grpc.secure_channel(url, grpc.ssl_channel_credentials(f.read()))
