@@ -118,7 +118,7 @@ func decisionOf(a *gate.Answer) decision {
 			d.Context = with(d.Context, "reason", a.Body)
 		}
 		return d
-	case a.Reason == gate.NoDecision, a.Reason == gate.UnknownUser:
+	case a.Reason == gate.NoDecision, a.Reason == gate.UnknownUser, a.Reason == gate.DisabledUser:
 		return decision{Context: map[string]any{"reason": explain(a.Diagnostics.Cause, a.Reason)}}
 	}
 	return failed(a.Status, explain(a.Diagnostics.Cause, a.Reason))

@@ -9,15 +9,16 @@ import (
 
 // Directory says where users, groups, roles and the relations between them come from, and how a caller is found among them.
 type Directory struct {
-	File        string          `yaml:"file" doc:"A file, or a folder of files, with objects and relations; docs/directory.md has the formats. Watched; what changes is in force within 200 ms, where it is small. One that cannot be used is reported with file and line, and the last good one stays. Without it, writable or control there is no directory."`
-	Writable    bool            `yaml:"writable" doc:"This node owns the directory: clients of listen.directory whose key has the scope write change it, and it is kept in state_dir, which must be set. file and manifest are then read once, where state_dir holds no directory yet, and not watched. Without file it begins empty. Default: false."`
-	Control     bool            `yaml:"control" doc:"The directory is managed at the control plane that the section control names, and pushed to this edge, which keeps a copy in state_dir. Leave out file, manifest and writable. Default: false."`
-	Manifest    string          `yaml:"manifest" doc:"The manifest: types with their relations and permissions, YAML. Watched. Default: the folder's manifest.yaml, else the built-in manifest (user, group, role, identity, resource)."`
-	Limits      DirectoryLimits `yaml:"limits" doc:"What one question may cost. A question that needs more is an error, and the request is denied."`
-	User        DirectoryUser   `yaml:"user" doc:"How the caller is found in the directory: input.user."`
-	UnknownUser string          `yaml:"unknown_user" doc:"Authenticated callers who are not in the directory: absent asks the policy without input.user; deny denies them (unknown_user) before the policy is asked. Default: absent."`
-	MaxAge      Duration        `yaml:"max_age" doc:"How long the last good directory counts while the file cannot be used, or control does not confirm it. 0s: for ever. Default: 0s."`
-	AfterMaxAge string          `yaml:"after_max_age" doc:"What happens then, until the file is good again, or control is there: serve goes on deciding and says so (log, status, gatehouse_directory_expired); deny decides nothing (not_ready). Default: serve."`
+	File         string          `yaml:"file" doc:"A file, or a folder of files, with objects and relations; docs/directory.md has the formats. Watched; what changes is in force within 200 ms, where it is small. One that cannot be used is reported with file and line, and the last good one stays. Without it, writable or control there is no directory."`
+	Writable     bool            `yaml:"writable" doc:"This node owns the directory: clients of listen.directory whose key has the scope write change it, and it is kept in state_dir, which must be set. file and manifest are then read once, where state_dir holds no directory yet, and not watched. Without file it begins empty. Default: false."`
+	Control      bool            `yaml:"control" doc:"The directory is managed at the control plane that the section control names, and pushed to this edge, which keeps a copy in state_dir. Leave out file, manifest and writable. Default: false."`
+	Manifest     string          `yaml:"manifest" doc:"The manifest: types with their relations and permissions, YAML. Watched. Default: the folder's manifest.yaml, else the built-in manifest (user, group, role, identity, resource)."`
+	Limits       DirectoryLimits `yaml:"limits" doc:"What one question may cost. A question that needs more is an error, and the request is denied."`
+	User         DirectoryUser   `yaml:"user" doc:"How the caller is found in the directory: input.user."`
+	UnknownUser  string          `yaml:"unknown_user" doc:"Authenticated callers who are not in the directory: absent asks the policy without input.user; deny denies them (unknown_user) before the policy is asked. Default: absent."`
+	DisabledUser string          `yaml:"disabled_user" doc:"Authenticated callers whose user in the directory is disabled (his property disabled is true, or his identity provider says so through SCIM): deny denies them (disabled_user) before the policy is asked; allow asks the policy. Default: deny."`
+	MaxAge       Duration        `yaml:"max_age" doc:"How long the last good directory counts while the file cannot be used, or control does not confirm it. 0s: for ever. Default: 0s."`
+	AfterMaxAge  string          `yaml:"after_max_age" doc:"What happens then, until the file is good again, or control is there: serve goes on deciding and says so (log, status, gatehouse_directory_expired); deny decides nothing (not_ready). Default: serve."`
 
 	Dir string `yaml:"-"` // where a directory is that is written; "": directory in state_dir
 }
@@ -81,6 +82,7 @@ func (c Directory) validate() error {
 		}
 	}
 	one("unknown_user", c.UnknownUser, "absent", "deny")
+	one("disabled_user", c.DisabledUser, "deny", "allow")
 	one("after_max_age", c.AfterMaxAge, "serve", "deny")
 	one("user.from", c.User.From, "subject", "email")
 	one("user.by", c.User.By, "identity", "id")

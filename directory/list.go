@@ -300,15 +300,22 @@ func (l *listing) page(after string, limit int) (found []Ref, next string, err e
 // user:<id>#identifier@identity:<identity>. An identity of two users is ErrAmbiguous. Where the manifest lacks these
 // types, no identity has a user.
 func (s *Snapshot) User(identity string, now time.Time) (Object, bool, error) {
+	n, ok, err := s.userOf(identity, now)
+	if !ok || err != nil {
+		return Object{}, false, err
+	}
+	return s.record(n).object(s.symbols), true, nil
+}
+
+func (s *Snapshot) userOf(identity string, now time.Time) (user number, ok bool, err error) {
 	it, ut := s.plan.types["identity"], s.plan.types["user"]
 	if it == nil || ut == nil {
-		return Object{}, false, nil
+		return 0, false, nil
 	}
 	n, ok := s.find(it.id, identity)
 	if !ok {
-		return Object{}, false, nil
+		return 0, false, nil
 	}
-	var user number
 	users := 0
 	add := func(sp span) {
 		for x, ok := sp.next(now.Unix()); ok; x, ok = sp.next(now.Unix()) {
@@ -329,11 +336,11 @@ func (s *Snapshot) User(identity string, now time.Time) (Object, bool, error) {
 	}
 	switch users {
 	case 0:
-		return Object{}, false, nil
+		return 0, false, nil
 	case 1:
-		return s.record(user).object(s.symbols), true, nil
+		return user, true, nil
 	}
-	return Object{}, false, fmt.Errorf("%w: %q", ErrAmbiguous, identity)
+	return 0, false, fmt.Errorf("%w: %q", ErrAmbiguous, identity)
 }
 
 // GraphQuery is the query of Topaz's GetGraph. The id of the object or of the subject may be empty: the answer lists

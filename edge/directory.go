@@ -90,7 +90,8 @@ func Users(c config.Directory) *gate.Users {
 	if !c.Configured() {
 		return nil
 	}
-	return &gate.Users{Email: c.User.From == "email", Claim: c.User.Claim, ByID: c.User.By == "id", Issuers: c.User.Issuers, DenyUnknown: c.UnknownUser == "deny"}
+	return &gate.Users{Email: c.User.From == "email", Claim: c.User.Claim, ByID: c.User.By == "id", Issuers: c.User.Issuers, DenyUnknown: c.UnknownUser == "deny",
+		AllowDisabled: c.DisabledUser == "allow"}
 }
 
 // newDirectorySource makes the source for a configuration, nil where there is no directory. before is the source that

@@ -367,6 +367,9 @@ func (g *Gate) checkDirectory(c *call, q *Question, object directory.Ref, relati
 	if err != nil {
 		return err
 	}
+	if u := c.view.Settings.Users; c.userDisabled && u != nil && !u.AllowDisabled {
+		return fail(DisabledUser, fmt.Errorf("%s is disabled in the directory", subject))
+	}
 	yes, err := c.view.Directory.Check(directory.Question{Object: object, Relation: relation, Subject: subject}, c.started)
 	c.view.failed.Note(err)
 	switch {
@@ -394,9 +397,9 @@ func (c *call) findSubject(named directory.Ref) (subject directory.Ref, err erro
 	if subject, err = SubjectOf(d, named, c.started); err == nil {
 		switch subject.Type {
 		case "user":
-			c.user, err = lookUp(d, true, subject.ID, 0, c.started)
+			c.user, c.userDisabled, err = lookUp(d, true, subject.ID, 0, c.started)
 		case "identity":
-			c.user, err = lookUp(d, false, subject.ID, 0, c.started)
+			c.user, c.userDisabled, err = lookUp(d, false, subject.ID, 0, c.started)
 		}
 	}
 	if err != nil {

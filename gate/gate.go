@@ -97,32 +97,34 @@ func New(cfg Config) (*Gate, error) {
 
 // call is the state of one request in the stages.
 type call struct {
-	req         *Request
-	fields      []part // of the input, all of them
-	id          string // the decision's
-	started     time.Time
-	view        *View
-	target      target
-	app         *application
-	method      string         // used for the route table: the request's, or WEBSOCKET
-	match       routes.Match   // the matched route
-	may         []routes.Match // where several routes may match: all but the first
-	first       *routes.Route  // the first of several
-	redirect    bool           // match is the target of the application's redirect
-	identity    identity.Identity
-	peer        identity.Peer
-	user        *input.User // from the directory; nil: none, or not looked up
-	userParts   userParts   // the parts of user that were loaded
-	userFound   bool        // the user was looked up
-	body        rego.Value  // the request body as the policy reads it; nil: the policy was not evaluated
-	truncated   bool        // the body is incomplete
-	decision    policy.Decision
-	rule        *rule // the rule that decides
-	remembered  bool  // the decision is from the memo
-	bypassed    bool
-	permissions permissions // an answer of the gate's own
-	described   bool        // logged.Input describes this request and match
-	span        trace.SpanContext
+	req       *Request
+	fields    []part // of the input, all of them
+	id        string // the decision's
+	started   time.Time
+	view      *View
+	target    target
+	app       *application
+	method    string         // used for the route table: the request's, or WEBSOCKET
+	match     routes.Match   // the matched route
+	may       []routes.Match // where several routes may match: all but the first
+	first     *routes.Route  // the first of several
+	redirect  bool           // match is the target of the application's redirect
+	identity  identity.Identity
+	peer      identity.Peer
+	user      *input.User // from the directory; nil: none, or not looked up
+	userParts userParts   // the parts of user that were loaded
+	userFound bool        // the user was looked up
+
+	userDisabled bool       // the user is disabled in the directory
+	body         rego.Value // the request body as the policy reads it; nil: the policy was not evaluated
+	truncated    bool       // the body is incomplete
+	decision     policy.Decision
+	rule         *rule // the rule that decides
+	remembered   bool  // the decision is from the memo
+	bypassed     bool
+	permissions  permissions // an answer of the gate's own
+	described    bool        // logged.Input describes this request and match
+	span         trace.SpanContext
 
 	// Buffers that every call needs, kept here to avoid allocations.
 	newID   id

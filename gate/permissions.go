@@ -205,8 +205,10 @@ func (p *prober) ask(ctx context.Context, method string, route *routes.Route) (p
 		return may, nil // bypassed: the policy does not matter
 	}
 	p.call = call{req: &p.req, fields: c.fields, id: c.id, started: c.started, view: c.view, app: c.app, method: method,
-		identity: c.identity, peer: c.peer, user: c.user, userParts: c.userParts, userFound: c.userFound}
-	defer func() { c.user, c.userParts, c.userFound = p.call.user, p.call.userParts, p.call.userFound }()
+		identity: c.identity, peer: c.peer, user: c.user, userParts: c.userParts, userFound: c.userFound, userDisabled: c.userDisabled}
+	defer func() {
+		c.user, c.userParts, c.userFound, c.userDisabled = p.call.user, p.call.userParts, p.call.userFound, p.call.userDisabled
+	}()
 	p.req.Method = method
 	path, fixed := c.app.table.FixedPath(route)
 	if fixed {

@@ -22,6 +22,7 @@ const (
 	NoCredential
 	BadCredential
 	UnknownUser
+	DisabledUser
 	NoRoute
 	NoDecision
 	Denied
@@ -45,6 +46,7 @@ var outcomes = [reasons]struct {
 	NoCredential:  {"no_credential", http.StatusUnauthorized, zapcore.DebugLevel},
 	BadCredential: {"bad_credential", http.StatusUnauthorized, zapcore.InfoLevel},
 	UnknownUser:   {"unknown_user", http.StatusForbidden, zapcore.InfoLevel},
+	DisabledUser:  {"disabled_user", http.StatusForbidden, zapcore.InfoLevel},
 	NoRoute:       {"no_route", http.StatusForbidden, zapcore.InfoLevel},
 	NoDecision:    {"no_decision", http.StatusForbidden, zapcore.InfoLevel},
 	Denied:        {"denied", http.StatusForbidden, zapcore.DebugLevel},

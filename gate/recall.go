@@ -146,12 +146,14 @@ func (c *call) directoryRoles() string {
 	if name == "" {
 		return ""
 	}
-	user, err := lookUp(c.view.Directory, u.ByID, name, userRoles, c.started)
+	user, disabled, err := lookUp(c.view.Directory, u.ByID, name, userRoles, c.started)
 	switch {
 	case err != nil:
 		return ""
 	case user == nil:
 		return "not in the directory"
+	case disabled:
+		return "disabled in the directory"
 	case len(user.Roles) == 0:
 		return "in the directory without roles"
 	}

@@ -23,6 +23,8 @@ type Users struct {
 	ByID        bool     // the name is the id of an object of type user, not an identity
 	Issuers     []string // whose credentials belong to users; empty: all
 	DenyUnknown bool     // deny authenticated callers that are not in the directory, before the policy is evaluated
+
+	AllowDisabled bool // do not deny users that are disabled in the directory
 }
 
 // userParts are the parts of a user that need extra queries.
@@ -54,16 +56,42 @@ func (u *Users) name(id *identity.Identity) string {
 	return id.Subject
 }
 
-// admit denies callers that are not in the directory, where DenyUnknown is set.
+// admit denies callers that are disabled in the directory, unless AllowDisabled is set, and those that are not in it, where
+// DenyUnknown is. It is asked before the memo: what is remembered of a caller counts only while he is admitted.
 func (c *call) admit() error {
 	u := c.view.Settings.Users
-	if u == nil || !u.DenyUnknown || !c.identity.Authenticated {
+	if u == nil || u.AllowDisabled && !u.DenyUnknown || !c.identity.Authenticated {
 		return nil
 	}
-	if err := c.findUser(0); err != nil || c.user != nil {
+	if !u.DenyUnknown && !c.userFound && c.req.User == nil { // all who are not disabled: nothing of the user is needed yet
+		name := u.name(&c.identity)
+		if name == "" {
+			return nil
+		}
+		is, err := c.view.Directory.Disabled(u.ByID, name, c.started)
+		if err != nil {
+			return c.notFound(err)
+		}
+		if !is {
+			return nil
+		}
+	}
+	if err := c.findUser(0); err != nil {
 		return err
 	}
-	return fail(UnknownUser, errors.New("the caller is not in the directory, and directory.unknown_user is deny"))
+	switch {
+	case c.user == nil && u.DenyUnknown:
+		return fail(UnknownUser, errors.New("the caller is not in the directory, and directory.unknown_user is deny"))
+	case c.user != nil && c.userDisabled && !u.AllowDisabled:
+		return fail(DisabledUser, fmt.Errorf("user:%s is disabled in the directory", c.user.ID))
+	}
+	return nil
+}
+
+// notFound is the denial where looking up the caller failed.
+func (c *call) notFound(err error) error {
+	c.view.failed.Note(err)
+	return fail(Unavailable, fmt.Errorf("finding the caller in the directory: %w", err))
 }
 
 // readUser looks up the caller where the rule reads the user, with the parts that it reads.
@@ -107,12 +135,11 @@ func (c *call) findUser(parts userParts) error {
 	case u == nil:
 	default:
 		if name = u.name(&c.identity); name != "" {
-			c.user, err = c.view.users.find(c.view.Directory, u.ByID, name, parts, c.started)
+			c.user, c.userDisabled, err = c.view.users.find(c.view.Directory, u.ByID, name, parts, c.started)
 		}
 	}
 	if err != nil {
-		c.view.failed.Note(err)
-		return fail(Unavailable, fmt.Errorf("finding the caller in the directory: %w", err))
+		return c.notFound(err)
 	}
 	c.userFound, c.userParts = true, parts
 	return nil
@@ -133,7 +160,7 @@ func (c *call) recordedUser(parts userParts) (*input.User, error) {
 	if parts == 0 || c.view.Directory == nil {
 		return recorded, nil
 	}
-	today, err := lookUp(c.view.Directory, true, recorded.ID, parts, c.started)
+	today, _, err := lookUp(c.view.Directory, true, recorded.ID, parts, c.started)
 	if today == nil || err != nil {
 		return recorded, err
 	}
@@ -164,6 +191,8 @@ type knownUser struct {
 	parts userParts
 	epoch uint64      // of the snapshot: an expired relation may change the result
 	user  *input.User // nil: not found
+
+	disabled bool
 }
 
 func newUsers() *users { return &users{seed: maphash.MakeSeed()} }
@@ -200,34 +229,44 @@ func fitsInto(x any, left *int) bool {
 	return *left >= 0
 }
 
-func (k *users) find(s *directory.Snapshot, byID bool, name string, parts userParts, now time.Time) (*input.User, error) {
+func (k *users) find(s *directory.Snapshot, byID bool, name string, parts userParts, now time.Time) (user *input.User, disabled bool, err error) {
 	slot := &k.slots[maphash.String(k.seed, name)%uint64(len(k.slots))]
 	epoch := s.Epoch(now)
 	if known := slot.Load(); known != nil && known.name == name && known.byID == byID && known.parts&parts == parts && known.epoch == epoch {
-		return known.user, nil
+		return known.user, known.disabled, nil
 	}
-	user, err := lookUp(s, byID, name, parts, now)
+	user, disabled, err = lookUp(s, byID, name, parts, now)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	if !cacheable(user) {
-		return user, nil
+	if cacheable(user) {
+		slot.Store(&knownUser{name: name, byID: byID, parts: parts, epoch: epoch, user: user, disabled: disabled})
 	}
-	slot.Store(&knownUser{name: name, byID: byID, parts: parts, epoch: epoch, user: user})
-	return user, nil
+	return user, disabled, nil
 }
 
-// lookUp loads a user and these parts from a snapshot.
-func lookUp(s *directory.Snapshot, byID bool, name string, parts userParts, now time.Time) (*input.User, error) {
-	object, known, err := directory.Object{}, false, error(nil)
+// lookUp loads a user and these parts from a snapshot, and whether he is disabled there.
+func lookUp(s *directory.Snapshot, byID bool, name string, parts userParts, now time.Time) (user *input.User, disabled bool, err error) {
+	object, known := directory.Object{}, false
 	if byID {
 		object, known = s.Object(directory.Ref{Type: "user", ID: name})
 	} else {
 		object, known, err = s.User(name, now)
 	}
 	if err != nil || !known {
-		return nil, err
+		return nil, false, err
 	}
+	if disabled, err = object.Disabled(); err != nil {
+		return nil, false, err
+	}
+	if user, err = loadUser(s, &object, parts, now); err != nil {
+		return nil, false, err
+	}
+	return user, disabled, nil
+}
+
+// loadUser makes a user of an object, with these parts.
+func loadUser(s *directory.Snapshot, object *directory.Object, parts userParts, now time.Time) (_ *input.User, err error) {
 	user := &input.User{ID: object.ID, DisplayName: object.DisplayName}
 	if parts&userRoles != 0 {
 		if user.Roles, err = members(s, object.Ref, "role", now); err != nil {

@@ -77,7 +77,7 @@ func queryStatus(a *gate.Answer) error {
 		return status.Error(codes.InvalidArgument, a.Diagnostics.Cause.Error())
 	case gate.BadCredential, gate.NoCredential:
 		code = codes.InvalidArgument
-	case gate.UnknownUser:
+	case gate.UnknownUser, gate.DisabledUser:
 		code = codes.PermissionDenied
 	case gate.Overloaded:
 		code = codes.ResourceExhausted

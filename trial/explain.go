@@ -92,6 +92,8 @@ func Unknown(reason string) string {
 		return "not known: the credential was refused"
 	case "unknown_user":
 		return "a caller who is not in the directory"
+	case "disabled_user":
+		return "a caller whose user is disabled in the directory"
 	case "unavailable":
 		return "not known: the credential could not be verified"
 	}
