@@ -3,10 +3,12 @@ package docs
 import (
 	"context"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -26,6 +28,30 @@ type story struct {
 
 // stories are the pages that TestStories follows.
 var stories = map[string]story{
+	"docs/howto-ci.md": {before: map[string]string{
+		"tests:": app("GET /orders orders") + `gatehouse init --flask shop:app --python .venv/bin/python >/dev/null
+sed -i 's/^# \(allowed if "viewer" in input.identity.roles\)/\1/' policy/GET/orders.rego`,
+	}},
+	"docs/howto-cors.md": {},
+	"docs/howto-envoy.md": {before: map[string]string{
+		"package envoy.authz": `mkdir -p app; echo hello >app/public.txt; echo secret >app/private.txt
+python3 -m http.server -d app --bind 127.0.0.1 8000 >/dev/null 2>&1 &`,
+	}},
+	"docs/howto-incident.md": {from: "examples/flask-orders", before: map[string]string{
+		"$ curl -s -D headers": `flask --app app run --port 8000 >/dev/null 2>&1 &
+gatehouse token mint --sub alice >alice.token 2>/dev/null
+gatehouse token mint --sub vera >vera.token 2>/dev/null
+gatehouse serve >/dev/null 2>&1 &
+envoy -c envoy.yaml >/dev/null 2>&1 &
+until curl -sf -o /dev/null http://127.0.0.1:8080/healthz; do sleep 0.1; done`,
+		"$ gatehouse bundle history": "sed -i s/orders-1/orders-2/ policy/.manifest; until gatehouse bundle history | grep -q orders-2; do sleep 0.1; done",
+	}},
+	"docs/howto-login.md":            {},
+	"docs/howto-service-accounts.md": {},
+	"docs/howto-several-apps.md":     {},
+	"docs/howto-streams.md":          {before: map[string]string{"$ curl -sN": `USERS=$(echo "$HOME"/gatehouse/*/users)`}},
+	"docs/howto-tenants.md":          {},
+	"docs/howto-uploads.md":          {},
 	"docs/identity.md": {from: "examples/flask-orders", before: map[string]string{
 		"$ gatehouse token why": "gatehouse token mint --sub u1 --config gatehouse.yaml >token.txt",
 	}},
@@ -87,10 +113,18 @@ func TestStories(t *testing.T) {
 
 func (p *page) follow(t *testing.T, s story, bin string) {
 	dir := filepath.Join(t.TempDir(), "work")
+	copied := map[string]string{} // configurations of the folder that is copied
 	root, err := filepath.Abs("..")
 	fail(t, err)
 	if s.from != "" {
 		fail(t, os.CopyFS(dir, os.DirFS(filepath.Join(root, s.from))))
+		configurations, err := filepath.Glob(filepath.Join(dir, "*.yaml"))
+		fail(t, err)
+		for _, name := range configurations {
+			text, err := os.ReadFile(name)
+			fail(t, err)
+			copied[name] = string(text)
+		}
 	} else {
 		fail(t, os.Mkdir(dir, 0o755))
 	}
@@ -98,13 +132,19 @@ func (p *page) follow(t *testing.T, s story, bin string) {
 	script, shown := p.script(s, outputs)
 	script += s.after + "\n"
 	path := bin + ":" + os.Getenv("PATH")
-	if regexp.MustCompile(`(?m)^(\$ )?(envoy|flask|python|.*(--python|gatehouse init)) `).MatchString(script) {
+	if regexp.MustCompile(`(?m)(^|; )(envoy|flask|python|.*(--python|gatehouse init|gatehouse up)) `).MatchString(script) {
 		envoy, err := sandbox.Prepare(t.Context(), root, func(string) {})
 		fail(t, err)
 		fail(t, os.Symlink(filepath.Join(root, ".venv"), filepath.Join(dir, ".venv")))
-		path = filepath.Join(root, ".venv", "bin") + ":" + filepath.Dir(envoy) + ":" + path
+		// Several Envoys on one machine: only hot restarts would be in each other's way.
+		wrapper := fmt.Sprintf("#!/bin/sh\nexec '%s' --disable-hot-restart \"$@\"\n", envoy)
+		fail(t, os.WriteFile(filepath.Join(outputs, "envoy"), []byte(wrapper), 0o700))
+		path = outputs + ":" + filepath.Join(root, ".venv", "bin") + ":" + path
 	}
-	ports := freePorts(t, script)
+	ports := freePorts(t, script+strings.Join(slices.Collect(maps.Values(copied)), ""))
+	for name, text := range copied {
+		fail(t, os.WriteFile(name, []byte(ports.Replace(text)), 0o600))
+	}
 	ctx, stop := context.WithTimeout(t.Context(), hangGuard)
 	defer stop()
 	// What runs in the background ends with the shell.
@@ -149,11 +189,13 @@ func (p *page) script(of story, outputs string) (script string, shown map[string
 		case b.title != "" && !strings.Contains(b.title, " "):
 			fmt.Fprintf(&s, "mkdir -p \"$(dirname '%[1]s')\"; cat >'%[1]s.new' <<'END_OF_FILE'\n%[2]sEND_OF_FILE\nmv '%[1]s.new' '%[1]s'\n", b.title, b.text)
 		case b.language == "sh":
-			s.WriteString(b.text)
+			for line := range strings.Lines(b.text) {
+				s.WriteString(background(strings.TrimSuffix(line, "\n")) + "\n")
+			}
 		case b.language == "console":
 			for _, c := range commands(b) {
 				if c.output == "" { // not shown, so that it has to succeed
-					s.WriteString(c.text + "\n")
+					s.WriteString(background(c.text) + "\n")
 					continue
 				}
 				file := filepath.Join(outputs, fmt.Sprint(len(shown)))
@@ -163,6 +205,26 @@ func (p *page) script(of story, outputs string) (script string, shown map[string
 		}
 	}
 	return s.String(), shown
+}
+
+// servers are the commands that a reader leaves running in another terminal, with what says that they are ready.
+var servers = []struct{ begin, ready string }{
+	{"gatehouse up", "grep -q Ctrl-C"},
+	{"gatehouse serve --wait-for-policy", "curl -s -o /dev/null 127.0.0.1:9192/healthz #"},
+	{"gatehouse serve", "curl -sf -o /dev/null 127.0.0.1:9192/readyz #"},
+	{"envoy -c envoy.yaml", "curl -s -o /dev/null 127.0.0.1:8080/ #"},
+}
+
+// background lets a server run beside what follows, once it is ready. Other commands stay as they are. Its output is in a file, whose name
+// what waits for it gets; a process that has ended is not waited for.
+func background(command string) string {
+	for _, server := range servers {
+		if strings.HasPrefix(command, server.begin) && !strings.ContainsAny(command, "&|;>") {
+			return fmt.Sprintf("terminal=$(mktemp); %s >\"$terminal\" 2>&1 & server=$!\n"+
+				"until %s \"$terminal\"\ndo kill -0 $server || { cat \"$terminal\"; exit 1; }; sleep 0.05; done", command, server.ready)
+		}
+	}
+	return command
 }
 
 // commands are those of a block of console: lines after "$ ", which a backslash at the end continues, and then what is printed.
@@ -214,4 +276,22 @@ func freePorts(t *testing.T, script string) *strings.Replacer {
 		pairs = append(pairs, port, fmt.Sprint(free))
 	}
 	return strings.NewReplacer(pairs...)
+}
+
+// TestLoginIsTheExamples holds that the login of howto-login.md is that of examples/keycloak, through which TestBrowserLogsIn in envoy logs a browser in.
+func TestLoginIsTheExamples(t *testing.T) {
+	example, err := os.ReadFile("../examples/keycloak/envoy.yaml")
+	fail(t, err)
+	for _, p := range pages(t) {
+		for _, b := range p.blocks {
+			if p.name != "docs/howto-login.md" || !strings.Contains(b.text, "filters.http.oauth2") {
+				continue
+			}
+			for line := range strings.Lines(b.text) {
+				if !strings.Contains(string(example), line) {
+					t.Errorf("%s: examples/keycloak/envoy.yaml has no line %q", p.where(b), line)
+				}
+			}
+		}
+	}
 }
