@@ -10,6 +10,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"flag"
 	"fmt"
@@ -22,7 +23,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"gatehouse/directory"
+	"gatehouse/directory/format"
 )
 
 func main() {
@@ -58,7 +59,7 @@ func run(scale float64, peers bool, load string) error {
 	}
 	defer os.RemoveAll(dir)
 	b := &bench{world: newWorld(scale), full: scale >= 1, dir: dir}
-	steps := []func() error{b.build, b.file, b.questions, b.changes, b.hub, b.reuse}
+	steps := []func() error{b.build, b.file, b.lines, b.questions, b.changes, b.hub, b.reuse}
 	if peers {
 		steps = append(steps, b.maps, b.bolt)
 	}
@@ -81,15 +82,10 @@ type loaded struct {
 }
 
 func loadHere(file string) (out loaded, err error) {
-	f, err := os.Open(file)
-	if err != nil {
-		return out, err
-	}
-	defer f.Close()
 	done, peak := make(chan struct{}), make(chan uint64)
 	go watchHeap(done, peak)
 	start := time.Now()
-	s, err := directory.Read(f, directory.Limits{})
+	s, err := format.Load(context.Background(), file, format.Options{})
 	out.Seconds = time.Since(start).Seconds()
 	var used unix.Rusage
 	if err := unix.Getrusage(unix.RUSAGE_SELF, &used); err != nil {

@@ -7,12 +7,14 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"runtime/debug"
 	"slices"
 	"time"
 
 	"gatehouse/directory"
+	"gatehouse/directory/format"
 )
 
 // bench is the run: each step measures with what the steps before it made.
@@ -62,18 +64,8 @@ func (b *bench) file() error {
 	}
 	b.add("write the file", "s", time.Since(start).Seconds(), 0)
 	b.add("the file", "MB", float64(n)/1e6, 0)
-	self, err := os.Executable()
+	l, err := b.load(b.path())
 	if err != nil {
-		return err
-	}
-	cmd := exec.Command(self, "-load", b.path())
-	cmd.Stderr = os.Stderr
-	out, err := cmd.Output()
-	if err != nil {
-		return fmt.Errorf("loading: %w", err)
-	}
-	var l loaded
-	if err := json.NewDecoder(bytes.NewReader(out)).Decode(&l); err != nil {
 		return err
 	}
 	b.add("load the file", "s", l.Seconds, b.target(4))
@@ -83,6 +75,47 @@ func (b *bench) file() error {
 	b.add("heap", "MB", float64(l.Heap)/1e6, b.target(500)).atMost = 0.25
 	b.add("one full GC", "ms", l.GC, b.target(50))
 	return b.reload()
+}
+
+// load loads a file or a folder in a process of its own.
+func (b *bench) load(path string) (l loaded, err error) {
+	self, err := os.Executable()
+	if err != nil {
+		return l, err
+	}
+	cmd := exec.Command(self, "-load", path)
+	cmd.Stderr = os.Stderr
+	out, err := cmd.Output()
+	if err != nil {
+		return l, fmt.Errorf("loading: %w", err)
+	}
+	return l, json.NewDecoder(bytes.NewReader(out)).Decode(&l)
+}
+
+// lines loads the same from JSON lines.
+func (b *bench) lines() error {
+	folder := filepath.Join(b.dir, "lines")
+	defer os.RemoveAll(folder)
+	if err := format.WriteFolder(folder, b.snapshot); err != nil {
+		return err
+	}
+	size := int64(0)
+	for _, name := range []string{format.ObjectsFile, format.RelationsFile} {
+		info, err := os.Stat(filepath.Join(folder, name))
+		if err != nil {
+			return err
+		}
+		size += info.Size()
+	}
+	l, err := b.load(folder)
+	if err != nil {
+		return err
+	}
+	b.add("the same as JSON lines", "MB", float64(size)/1e6, 0)
+	b.add("load the JSON lines", "s", l.Seconds, b.target(40))
+	b.add("CPU of that, all cores", "s", l.CPU, 0)
+	b.add("peak of the process while loading them", "MB", float64(l.PeakRSS)/1e6, 0)
+	return nil
 }
 
 // reload takes what was loaded from the file from here on, as an edge has it. What building leaves behind would lie
