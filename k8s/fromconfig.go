@@ -42,12 +42,13 @@ var files = []struct {
 	{"services[].oauth2.client_secret_file", secret}, {"headers.jwt.key_file", secret},
 	{"policy.protos", watched}, {"policy.smoke[]", atStart}, {"policy.bundles[].path", policy},
 	{"policy.bundles[].credential_file", secret}, {"policy.bundles[].signing.keys[].file", watched},
-	{"denials.templates.*.file", atStart}, {"control.ca", atStart}, {"control.enroll_token_file", secret},
+	{"denials.templates.*.file", atStart}, {"control.ca", atStart},
 	{"listen.directory.keys", secret}, {"listen.directory.tls.cert", secret}, {"listen.directory.tls.key", secret}, {"listen.directory.tls.client_ca", secret},
 }
 
 // decided are the keys that the pod decides: what a configuration says of them is left out.
-var decided = []string{"state_dir", "listen.grpc", "listen.admin", "listen.control", "listen.socket", "listen.tls", "listen.drain_delay", "listen.drain_timeout"}
+var decided = []string{"state_dir", "listen.grpc", "listen.admin", "listen.control", "listen.socket", "listen.tls", "listen.drain_delay", "listen.drain_timeout",
+	"control.enroll_token_file", "control.name"}
 
 // FromConfig reads a configuration, and the files and folders beside it that it names, as values of the chart. secretName is the Secret that
 // is to hold what must not be in a ConfigMap; the files are in values secrets.files, and made into it by whoever installs.
@@ -82,6 +83,9 @@ func FromConfig(file, secretName string) (Values, error) {
 		return nil, err
 	}
 	v := Values{"config": raw, "identityHeaders": identityHeaders(c)}
+	if raw["control"] != nil { // every pod is an edge of its own: values.yaml says why
+		v["state"], v["autoscaling"] = map[string]any{"kind": "pvc"}, map[string]any{"enabled": false}
+	}
 	if len(r.files) > 0 {
 		v["files"] = r.files
 	}

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"reflect"
+	"regexp"
 	"strconv"
 	"strings"
 	"text/template"
@@ -69,10 +70,18 @@ func functions(set *template.Template) template.FuncMap {
 			text, err := yamlText(v)
 			return strings.TrimSuffix(string(text), "\n"), err
 		},
-		"nindent":    func(n int, text string) string { return "\n" + indented(n, text) },
-		"replace":    func(old, with, text string) string { return strings.ReplaceAll(text, old, with) },
-		"trim":       strings.TrimSpace,
-		"trunc":      func(n int, text string) string { return text[:min(n, len(text))] },
+		"nindent": func(n int, text string) string { return "\n" + indented(n, text) },
+		"replace": func(old, with, text string) string { return strings.ReplaceAll(text, old, with) },
+		"trim":    strings.TrimSpace,
+		"trunc":   func(n int, text string) string { return text[:min(n, len(text))] },
+		"regexFind": func(expression, text string) (string, error) {
+			found, err := regexp.Compile(expression)
+			if err != nil {
+				return "", err
+			}
+			return found.FindString(text), nil
+		},
+		"trimPrefix": func(prefix, text string) string { return strings.TrimPrefix(text, prefix) },
 		"trimSuffix": func(suffix, text string) string { return strings.TrimSuffix(text, suffix) },
 		"sha256sum": func(text string) string {
 			sum := sha256.Sum256([]byte(text))

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -122,6 +123,65 @@ func TestInjector(t *testing.T) {
 				t.Errorf("no policy in %s", namespace)
 			}
 		}
+	}
+}
+
+// following is a configuration whose directory comes from a control plane, as gatehouse.yaml has it on a developer's machine.
+func following() map[string]string {
+	return map[string]string{
+		"gatehouse.yaml": `state_dir: ./state
+policy: {bundles: [{name: app, path: policy}]}
+directory: {control: true, user: {by: id}}
+control: {url: "https://control.example.com:8443/", ca: control/ca.pem, enroll_token_file: enroll.token, name: laptop}
+`,
+		"policy/policy.rego": "package envoy.authz\n\nallow if gatehouse.check(\"group:eng\", \"member\", concat(\":\", [\"user\", input.user.id]))\n",
+		"control/ca.pem":     "-----BEGIN CERTIFICATE-----\n",
+		"enroll.token":       "ghe_hunter2",
+		"egress.yaml":        "networkPolicy: {egress: [{ports: [{port: 53, protocol: UDP}]}], control: [{podSelector: {matchLabels: {app: control}}}]}\n",
+	}
+}
+
+// TestControl: pods that follow a control plane are edges with names and volumes of their own, and the token of the developer's machine stays there.
+func TestControl(t *testing.T) {
+	dir := tree(t, following())
+	o := &Options{Release: Release{"gatehouse", "gatehouse"}, Mode: "service", For: "istio", App: "orders", AppNamespace: "shop", AppPort: 8000}
+	v, err := o.Values(filepath.Join(dir, "gatehouse.yaml"), []string{filepath.Join(dir, "egress.yaml")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := o.Print("yaml", v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	golden(t, "testdata/service-control.yaml", got)
+	if strings.Contains(string(got), "hunter2") || strings.Contains(string(got), "laptop") {
+		t.Error("what is this machine's own is in the objects")
+	}
+	want := "let the pods in at the control plane first (each token is for one pod, once):\n  gatehouse control enroll --edge gatehouse-0 --out gatehouse-0 --valid 24h\n" +
+		"  gatehouse control enroll --edge gatehouse-1 --out gatehouse-1 --valid 24h\n" +
+		"  kubectl create secret generic gatehouse-enroll -n gatehouse --from-file=gatehouse-0 --from-file=gatehouse-1"
+	if hint, err := o.SecretHint(v); err != nil || hint != want {
+		t.Errorf("%v %s", err, hint)
+	}
+	for want, change := range map[string]Values{
+		"set mode to service":                  {"mode": "sidecar"},
+		"set state.kind to pvc":                {"state": map[string]any{"kind": "emptyDir"}},
+		"set autoscaling.enabled to false":     {"autoscaling": map[string]any{"enabled": true}},
+		"control.secret: there is no such key": {"control": map[string]any{"secret": "a"}},
+	} {
+		again, err := o.Values(filepath.Join(dir, "gatehouse.yaml"), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		again.Overlay(change)
+		if _, err := o.Print("yaml", again); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v, want %q", err, want)
+		}
+	}
+	v.Overlay(Values{"replicas": 1, "name": "edge", "control": map[string]any{"secretName": "tokens"}, "secrets": map[string]any{"name": "s", "files": []any{"a"}}})
+	hint, err := o.SecretHint(v)
+	if err != nil || !strings.Contains(hint, "--edge edge-0 ") || !strings.HasSuffix(hint, "secret generic tokens -n gatehouse --from-file=edge-0") || !strings.HasPrefix(hint, "make the Secret first:") {
+		t.Errorf("%v %s", err, hint)
 	}
 }
 
@@ -339,10 +399,31 @@ func TestImage(t *testing.T) {
 	}
 }
 
+// TestInputs holds that a change of a page whose commands k8s/test runs makes CI run them.
+func TestInputs(t *testing.T) {
+	job, err := os.ReadFile("../.ci/k8s")
+	if err != nil {
+		t.Fatal(err)
+	}
+	test, err := os.ReadFile("test/docs_test.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	pages := regexp.MustCompile(`"([a-z-]+\.md)"`).FindAllStringSubmatch(string(test), -1)
+	if len(pages) == 0 {
+		t.Fatal("k8s/test/docs_test.go names no pages")
+	}
+	for _, page := range pages {
+		if !slices.Contains(strings.Fields(string(job)), "docs/"+page[1]) {
+			t.Errorf(".ci/k8s does not run where docs/%s has changed", page[1])
+		}
+	}
+}
+
 // TestEveryFileIsTaken holds that a key of the configuration that names a file is in the table of files, or is known to need none in a pod.
 func TestEveryFileIsTaken(t *testing.T) {
 	elsewhere := []string{"state_dir", "listen.tls.cert", "listen.tls.key", "listen.tls.client_ca", "decision_log.file", "decision_log.sinks[].file",
-		"decision_log.dir", "listen.control", "listen.directory.authzen.url"}
+		"decision_log.dir", "listen.control", "listen.directory.authzen.url", "control.enroll_token_file"}
 	var walk func(typ reflect.Type, at string)
 	walk = func(typ reflect.Type, at string) {
 		switch typ.Kind() {

@@ -131,11 +131,15 @@ func (o *Options) Print(output string, v Values) ([]byte, error) {
 	return nil, fmt.Errorf("-o %q is neither yaml, values nor mesh", output)
 }
 
-// SecretHint is the command that makes the Secret which values name, one for each namespace that has to have it; "" where they name none.
+// SecretHint is the commands that make the Secrets which values name, one for each namespace that has to have it; "" where they name none.
 func (o *Options) SecretHint(v Values) (string, error) {
+	enroll, err := o.enrollHint(v)
+	if err != nil {
+		return "", err
+	}
 	s, ok := v["secrets"].(map[string]any)
 	if !ok {
-		return "", nil
+		return enroll, nil
 	}
 	text, err := part(o.Release, v, "gatehouse.podNamespaces")
 	if err != nil {
@@ -153,5 +157,36 @@ func (o *Options) SecretHint(v Values) (string, error) {
 			hint += " --from-file=" + path.Base(fmt.Sprint(name))
 		}
 	}
-	return hint, nil
+	return strings.TrimSpace(hint + "\n" + enroll), nil
+}
+
+// enrollHint is the commands that let the pods in at the control plane; "" where there is none.
+func (o *Options) enrollHint(v Values) (string, error) {
+	c, _ := v["config"].(map[string]any)
+	if c["control"] == nil {
+		return "", nil
+	}
+	name, err := part(o.Release, v, "gatehouse.name")
+	if err != nil {
+		return "", err
+	}
+	secret, err := part(o.Release, v, "gatehouse.enrollSecret")
+	if err != nil {
+		return "", err
+	}
+	all, err := complete(v)
+	if err != nil {
+		return "", err
+	}
+	replicas, err := wholeNumber(all["replicas"])
+	if err != nil {
+		return "", err
+	}
+	hint, files := "let the pods in at the control plane first (each token is for one pod, once):", ""
+	for i := range replicas {
+		pod := fmt.Sprintf("%s-%d", name, i)
+		hint += fmt.Sprintf("\n  gatehouse control enroll --edge %s --out %s --valid 24h", pod, pod)
+		files += " --from-file=" + pod
+	}
+	return hint + fmt.Sprintf("\n  kubectl create secret generic %s -n %s%s", secret, o.Release.Namespace, files), nil
 }

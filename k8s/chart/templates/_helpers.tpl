@@ -55,6 +55,22 @@ yes
 {{- end }}
 {{- end }}
 
+{{/* Whether config follows a control plane. Then every pod is an edge of its own: it is let in by a token of its own, once, and keeps its certificate. */}}
+{{- define "gatehouse.control" -}}
+{{- if get .Values.config "control" -}}
+{{- if ne .Values.mode "service" -}}
+{{- fail "config.control: every pod is let in by a token of its own, and a sidecar's pods have no names that stay: set mode to service" -}}
+{{- end -}}
+{{- if ne .Values.state.kind "pvc" -}}
+{{- fail "config.control: a pod is let in once and keeps its certificate in state_dir, which an emptyDir loses with the pod: set state.kind to pvc" -}}
+{{- end -}}
+{{- if .Values.autoscaling.enabled -}}
+{{- fail "config.control: every pod is let in by a token of its own, which an autoscaler cannot make: set autoscaling.enabled to false, and replicas" -}}
+{{- end -}}
+yes
+{{- end -}}
+{{- end }}
+
 {{/* gatehouse.yaml: what config says, with the keys that the pod decides in their place. */}}
 {{- define "gatehouse.config" -}}
 {{- $v := .Values -}}
@@ -104,6 +120,11 @@ yes
 {{- fail "no policy: set policy.files, policy.image, policy.url or config.policy.bundles" -}}
 {{- end -}}
 {{- $own := dict "state_dir" "/var/lib/gatehouse" "listen" $listen "policy" $policy -}}
+{{- if include "gatehouse.control" . -}}
+{{- $control := deepCopy (get $config "control") -}}
+{{- $_ := set $control "enroll_token_file" "/etc/gatehouse-enroll/${GATEHOUSE_POD}" -}}
+{{- $_ := set $own "control" $control -}}
+{{- end -}}
 {{- if not (get $config "decision_log") -}}
 {{- $_ := set $own "decision_log" (dict "file" "-") -}}
 {{- end -}}
@@ -136,9 +157,14 @@ name: gatehouse
 image: {{ include "gatehouse.image" . | quote }}
 imagePullPolicy: {{ .Values.image.pullPolicy }}
 args: [serve, --config, /etc/gatehouse/gatehouse.yaml, --wait-for-policy]
-{{- with .Values.env }}
+{{- if or .Values.env (include "gatehouse.control" .) }}
 env:
+  {{- if include "gatehouse.control" . }}
+  - {name: GATEHOUSE_POD, valueFrom: {fieldRef: {fieldPath: metadata.name}}}
+  {{- end }}
+  {{- with .Values.env }}
   {{- toYaml . | nindent 2 }}
+  {{- end }}
 {{- end }}
 ports:
   {{- if eq .Values.mode "service" }}
@@ -169,6 +195,9 @@ securityContext:
 volumeMounts:
   - {name: gatehouse-config, mountPath: /etc/gatehouse, readOnly: true}
   - {name: gatehouse-state, mountPath: /var/lib/gatehouse}
+  {{- if include "gatehouse.control" . }}
+  - {name: gatehouse-enroll, mountPath: /etc/gatehouse-enroll, readOnly: true}
+  {{- end }}
   {{- if eq .Values.mode "sidecar" }}
   - {name: gatehouse-socket, mountPath: /run/gatehouse}
   {{- include "gatehouse.noTokenMount" . | nindent 2 }}
@@ -233,6 +262,15 @@ emptyDir: {medium: Memory, sizeLimit: 1Mi}
 {{- define "gatehouse.noTokenVolume" -}}
 name: gatehouse-no-token
 emptyDir: {medium: Memory, sizeLimit: 1Mi}
+{{- end }}
+
+{{/* The tokens by which pods are let in at control, by the pods' names. They are good for one time: the Secret may go afterwards. */}}
+{{- define "gatehouse.enrollSecret" -}}
+{{ .Values.control.secretName | default (printf "%s-enroll" (include "gatehouse.name" .)) }}
+{{- end }}
+{{- define "gatehouse.enrollVolume" -}}
+name: gatehouse-enroll
+secret: {secretName: {{ include "gatehouse.enrollSecret" . | quote }}, optional: true, defaultMode: 288} # 0440
 {{- end }}
 
 {{- define "gatehouse.stateVolume" -}}
