@@ -174,7 +174,7 @@ func handshake(path string, kind string) []string {
 }
 
 func proofs() []proof {
-	return slices.Concat(whoAsks(), whatIsSaid(), whatIsSent(), connections())
+	return slices.Concat(whoAsks(), aroundRoutes(), whatIsSaid(), whatIsSent(), connections())
 }
 
 // whoAsks are the proofs that requests are not decided.
@@ -334,15 +334,25 @@ func connections() []proof {
 			by: []string{"target_uri: \"10.1.2.3:9200\", stat_prefix: g", "target_uri: \"10.1.2.3:9202\", stat_prefix: g, channel_credentials: {ssl_credentials: {root_certs: {filename: CA}}}, " +
 				"channel_args: {args: {grpc.ssl_target_name_override: {string_value: gatehouse}}}"}},
 		{id: "plain-text-across-machines", edits: []string{"address: 127.0.0.1, port_value: 9191", "address: 10.1.2.3, port_value: 9200"},
-			by: []string{"port_value: 9200", "port_value: 9202", "    - name: gatehouse\n      type: STATIC", `    - name: gatehouse
+			by: []string{"port_value: 9200", "port_value: 9202", "    - name: gatehouse\n      type: STATIC", encrypted("validation_context: {trusted_ca: {filename: CA}}")}},
+		{id: "gatehouse-not-verified", edits: []string{dead, "port_value: 9204", "    - name: gatehouse\n      type: STATIC", encrypted("tls_params: {}")},
+			by: []string{"tls_params: {}", "validation_context: {trusted_ca: {filename: CA}}"}, see: get("/admin"), hole: "app /admin", closed: "503"},
+		{id: "gatehouse-not-verified", what: "untrusted", edits: []string{dead, "port_value: 9204", "    - name: gatehouse\n      type: STATIC",
+			encrypted("validation_context: {trusted_ca: {filename: CA}, trust_chain_verification: ACCEPT_UNTRUSTED}")},
+			by: []string{", trust_chain_verification: ACCEPT_UNTRUSTED", ""}, see: get("/admin"), hole: "app /admin", closed: "503"},
+	}
+}
+
+// encrypted is Gatehouse's cluster with TLS.
+func encrypted(validation string) string {
+	return `    - name: gatehouse
       transport_socket:
         name: envoy.transport_sockets.tls
         typed_config:
           "@type": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
           sni: gatehouse
-          common_tls_context: {alpn_protocols: [h2], validation_context: {trusted_ca: {filename: CA}}}
-      type: STATIC`}},
-	}
+          common_tls_context: {alpn_protocols: [h2], ` + validation + `}
+      type: STATIC`
 }
 
 func base(t *testing.T) string {

@@ -78,7 +78,6 @@ type stage struct {
 	ports      map[int]int // of the configurations, to those of this run
 	token      string      // of alice
 	jwks       string
-	ca         string
 	stalls     *relay
 	holds      *relay
 	taps       *relay
@@ -119,11 +118,12 @@ func setUp(t *testing.T) *stage {
 	s.ports[9197] = serveGRPC(t, gatetest.Start(t, gate.Config{}, set(func(g *gate.Settings) { g.DryRunExtension = true })))
 	trusting, trustedKeys := s.verifier(t, identity.Config{Metadata: "payload"})
 	s.ports[9198] = serveGRPC(t, gatetest.Start(t, gate.Config{}, set(func(g *gate.Settings) { g.Verifier = trusting }), func(v *gate.View) { v.Keys = trustedKeys }))
-	allowing := gatetest.Settings()
-	s.ports[9199] = serveGRPC(t, gatetest.Start(t, gate.Config{}, gatetest.With(t, allowing, gatetest.Policy(t, gatetest.AllowAll))))
+	allowing := gatetest.Start(t, gate.Config{}, gatetest.With(t, gatetest.Settings(), gatetest.Policy(t, gatetest.AllowAll)))
+	s.ports[9199] = serveGRPC(t, allowing)
 	s.stalls, s.holds, s.taps = newRelay(t, s.ports[9191]), newRelay(t, s.ports[9191]), newRelay(t, s.ports[9191])
-	certificate := s.certificate(t)
+	certificate, another := s.certificate(t, "ca"), s.certificate(t, "another")
 	s.encrypted = newRelay(t, serveGRPC(t, main, grpc.Creds(credentials.NewServerTLSFromCert(&certificate))))
+	s.ports[9204] = serveGRPC(t, allowing, grpc.Creds(credentials.NewServerTLSFromCert(&another))) // which is not Gatehouse
 	s.ports[9195], s.ports[9203], s.ports[9200], s.ports[9202] = s.stalls.port, s.holds.port, s.taps.port, s.encrypted.port
 	silent := listen(t)
 	s.ports[9196] = portOf(silent)
@@ -161,7 +161,8 @@ func (s *stage) verifier(t *testing.T, c identity.Config) (*identity.Verifier, *
 	return v, keys
 }
 
-func (s *stage) certificate(t *testing.T) tls.Certificate {
+// certificate makes one for the name gatehouse, and files with it and its key.
+func (s *stage) certificate(t *testing.T, name string) tls.Certificate {
 	t.Helper()
 	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -172,9 +173,14 @@ func (s *stage) certificate(t *testing.T) tls.Certificate {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.ca = filepath.Join(s.dir, "ca.pem")
-	if err := os.WriteFile(s.ca, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: raw}), 0o600); err != nil {
+	key, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
 		t.Fatal(err)
+	}
+	for file, block := range map[string]*pem.Block{name + ".pem": {Type: "CERTIFICATE", Bytes: raw}, name + "-key.pem": {Type: "PRIVATE KEY", Bytes: key}} {
+		if err := os.WriteFile(filepath.Join(s.dir, file), pem.EncodeToMemory(block), 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
 	return tls.Certificate{Certificate: [][]byte{raw}, PrivateKey: private}
 }
@@ -387,7 +393,7 @@ func (h *house) add(t *testing.T, prefix string, text []byte) {
 			for key, value := range v {
 				text, _ := value.(string)
 				port, _ := value.(int)
-				_, isListener := v["filter_chains"]
+				isListener := v["filter_chains"] != nil || v["default_filter_chain"] != nil
 				_, isCluster := v["connect_timeout"]
 				switch {
 				case (key == "cluster" || key == "cluster_name") && names[text], key == "name" && (isListener || isCluster || v["weight"] != nil):
@@ -411,7 +417,11 @@ func (h *house) add(t *testing.T, prefix string, text []byte) {
 				case text == "JWKS":
 					v[key] = h.jwks
 				case text == "CA":
-					v[key] = h.ca
+					v[key] = filepath.Join(h.dir, "ca.pem")
+				case text == "KEY":
+					v[key] = filepath.Join(h.dir, "ca-key.pem")
+				case text == "Bearer ALICE":
+					v[key] = "Bearer " + h.token
 				default:
 					v[key] = walk(value)
 				}
@@ -521,6 +531,20 @@ func (d doors) ask(listener, request string, headers ...string) string {
 	if conn == nil {
 		return "nobody listens"
 	}
+	return d.askOn(conn, request, body, headers...)
+}
+
+// named asks by TLS, for a server name.
+func (d doors) named(listener, name, request string) string {
+	d.t.Helper()
+	conn := d.dial(listener)
+	if conn == nil {
+		return "nobody listens"
+	}
+	return d.askOn(tls.Client(conn, &tls.Config{ServerName: name, InsecureSkipVerify: true}), request, "")
+}
+
+func (d doors) askOn(conn net.Conn, request, body string, headers ...string) string {
 	defer conn.Close()
 	lines := append([]string{request + " HTTP/1.1", "Host: app", "Connection: close"}, headers...)
 	go io.WriteString(conn, strings.Join(lines, "\r\n")+"\r\n\r\n"+body) // an answer may come before the end

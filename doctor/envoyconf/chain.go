@@ -38,8 +38,8 @@ func (e *examiner) listenersAndManagers() {
 	var chains []chain
 	var proxies []tcpProxy
 	for _, l := range e.listeners {
-		if l.msg.GetTrafficDirection() == corev3.TrafficDirection_OUTBOUND {
-			continue // of a mesh: what the application itself calls
+		if l.msg.GetTrafficDirection() == corev3.TrafficDirection_OUTBOUND && e.ofSidecar() {
+			continue // what the application itself calls
 		}
 		all := items(l.msg.GetFilterChains(), l.at.Get("filter_chains"))
 		if l.msg.GetDefaultFilterChain() != nil {
@@ -52,26 +52,28 @@ func (e *examiner) listenersAndManagers() {
 					chains = append(chains, e.chainsOf(part[*hcmv3.HttpConnectionManager]{m, value}, l.msg)...)
 				} else if p, ok := as(f.msg.GetTypedConfig(), &tcpv3.TcpProxy{}); ok {
 					proxies = append(proxies, tcpProxy{f.at, l, e.tcpClusters(fc, p)})
+				} else if named := clustersNamed(f.at); len(named) > 0 {
+					proxies = append(proxies, tcpProxy{f.at, l, named})
 				}
+			}
+		}
+		for _, f := range l.at.Get("listener_filters").Items() { // such as a proxy of UDP
+			if named := clustersNamed(f); len(named) > 0 {
+				proxies = append(proxies, tcpProxy{f, l, named})
 			}
 		}
 	}
 	for _, m := range e.managers {
 		chains = append(chains, e.chainsOf(m, nil)...)
 	}
-	authorized := map[string]bool{} // clusters that are reached with a decision
-	for _, c := range chains {
-		if asks(c.filters) {
-			for _, name := range e.clustersOf(c) {
-				authorized[name] = true
-			}
-		}
-	}
+	authorized := e.authorized(chains)
 	for _, c := range chains {
 		e.chain(c)
 	}
 	for _, c := range chains {
-		e.missing(c)
+		if !e.internal(c, authorized) {
+			e.missing(c)
+		}
 	}
 	for _, p := range proxies {
 		for _, name := range p.clusters {
@@ -85,6 +87,43 @@ func (e *examiner) listenersAndManagers() {
 			}
 		}
 	}
+}
+
+// authorized are the clusters that are reached with a decision, also by way of Envoy's own internal listeners.
+func (e *examiner) authorized(chains []chain) map[string]bool {
+	found := map[string]bool{}
+	for before := -1; before < len(found); {
+		before = len(found)
+		for _, c := range chains {
+			if asks(c.filters) || e.internal(c, found) {
+				for _, name := range e.clustersOf(c) {
+					found[name] = true
+				}
+			}
+		}
+	}
+	return found
+}
+
+// internal says whether a chain is of a listener that only Envoy itself connects to, by a cluster that is among those.
+func (e *examiner) internal(c chain, those map[string]bool) bool {
+	if c.listener.GetInternalListener() == nil {
+		return false
+	}
+	for name := range those {
+		if slices.Contains(e.endpoints(name), internalEnd+c.name) {
+			return true
+		}
+	}
+	return false
+}
+
+// ofSidecar says whether this Envoy stands beside an application in a mesh, so that some of its listeners are for what that calls. Istio's gateways have such
+// listeners alone, for what clients send.
+func (e *examiner) ofSidecar() bool {
+	return slices.ContainsFunc(e.listeners, func(l part[*listenerv3.Listener]) bool {
+		return l.msg.GetTrafficDirection() == corev3.TrafficDirection_INBOUND
+	})
 }
 
 // removeListener is the fix for a listener that has nothing but one filter.
@@ -137,7 +176,8 @@ func (e *examiner) chain(c chain) {
 			settings = append(settings, s)
 			e.buffer(c, f.config, s)
 		} else if isAuthz(f) {
-			e.count++ // its settings are fetched
+			e.count++
+			e.findings.Found("routes-not-seen", f.at, "the settings of %s are fetched and are not in here", f.name)
 		}
 	}
 	if !slices.ContainsFunc(c.filters, func(f filter) bool { return isAuthz(f) && !f.disabled }) {
@@ -160,6 +200,7 @@ func (e *examiner) chain(c chain) {
 	}
 	for _, f := range c.filters[:at] {
 		e.before(c, f, own)
+		e.writes(c, f, own)
 	}
 	for _, f := range c.filters[at+1:] {
 		_, config, _ := typed(f.at.Get("typed_config"))
@@ -171,6 +212,7 @@ func (e *examiner) chain(c chain) {
 	if c.manager == nil || c.upgrade != "" {
 		return
 	}
+	e.answers(c)
 	e.paths(c.at, c.manager)
 	e.headersIn(c.at, c.manager, c.listener.GetTrafficDirection() == corev3.TrafficDirection_INBOUND)
 	e.upgrades(c, own, settings)
@@ -193,9 +235,9 @@ func (e *examiner) disabled(c chain, own filter) {
 	configs := e.routeConfigs(c)
 	open := len(configs) == 0
 	for _, config := range configs {
-		for _, host := range config.msg.GetVirtualHosts() {
-			for _, r := range host.GetRoutes() {
-				if len(clustersOfRoute(r)) > 0 && !on(r.GetTypedPerFilterConfig()) && !on(host.GetTypedPerFilterConfig()) && !on(config.msg.GetTypedPerFilterConfig()) {
+		for _, host := range hosts(config) {
+			for _, r := range e.routesIn(host) {
+				if len(clustersOfRoute(r.msg)) > 0 && !on(r.msg.GetTypedPerFilterConfig()) && !on(host.msg.GetTypedPerFilterConfig()) && !on(config.msg.GetTypedPerFilterConfig()) {
 					open = true
 				}
 			}

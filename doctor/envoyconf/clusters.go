@@ -61,9 +61,15 @@ func (e *examiner) assignment(c part[*clusterv3.Cluster]) *endpointv3.ClusterLoa
 	return nil
 }
 
+// internalEnd is in front of the name of an internal listener.
+const internalEnd = "internal:"
+
 func addressText(a *corev3.Address) string {
 	if pipe := a.GetPipe(); pipe != nil {
 		return "unix:" + pipe.GetPath()
+	}
+	if internal := a.GetEnvoyInternalAddress(); internal != nil {
+		return internalEnd + internal.GetServerListenerName()
 	}
 	s := a.GetSocketAddress()
 	if s == nil {
@@ -136,9 +142,50 @@ func (e *examiner) askedCluster(c part[*clusterv3.Cluster], ask asking) {
 				[]tree.Pair{{Name: "max_requests", Value: 10000}, {Name: "max_pending_requests", Value: 10000}, {Name: "max_connections", Value: 10000}}}}})
 		}
 	}
+	if len(c.msg.GetTransportSocketMatches()) == 0 && c.msg.GetTransportSocketMatcher() == nil {
+		e.verified(c)
+	}
 	if socket := c.msg.GetTransportSocket(); remote && (socket == nil || strings.HasSuffix(socket.GetTypedConfig().GetTypeUrl(), "raw_buffer.v3.RawBuffer")) &&
 		len(c.msg.GetTransportSocketMatches()) == 0 && c.msg.GetTransportSocketMatcher() == nil {
 		e.findings.Found("plain-text-across-machines", c.at, "cluster %q is on another machine and has no transport_socket: credentials go there as plain text", name)
+	}
+}
+
+// verified looks whether Envoy knows Gatehouse by its certificate. What a secret says that is fetched is not here.
+func (e *examiner) verified(c part[*clusterv3.Cluster]) {
+	kind, config, _ := typed(c.at.Get("transport_socket", "typed_config"))
+	if kind != "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext" {
+		return
+	}
+	tls := config.Get("common_tls_context")
+	for _, fetched := range []tree.Node{tls.Get("validation_context_sds_secret_config"), tls.Get("combined_validation_context", "validation_context_sds_secret_config")} {
+		if fetched.Exists() {
+			return
+		}
+	}
+	if tls.Get("custom_validator_config").Exists() {
+		return
+	}
+	by := tls.Get("validation_context")
+	if combined := tls.Get("combined_validation_context", "default_validation_context"); combined.Exists() {
+		by = combined
+	}
+	pinned := len(by.Get("verify_certificate_spki").Items())+len(by.Get("verify_certificate_hash").Items()) > 0
+	public := by.Get("system_root_certs").Exists()
+	for _, folder := range []string{"/etc/ssl/", "/etc/pki/", "/usr/share/ca-certificates", "/usr/lib/ssl/"} { // of everybody's authorities
+		public = public || strings.HasPrefix(by.Get("trusted_ca", "filename").Text(), folder)
+	}
+	options, _ := e.httpOptions(c)
+	named := len(by.Get("match_typed_subject_alt_names").Items())+len(by.Get("match_subject_alt_names").Items()) > 0 ||
+		config.Get("auto_sni_san_validation").True() || options.GetUpstreamHttpProtocolOptions().GetAutoSanValidation()
+	name := c.msg.GetName()
+	switch {
+	case by.Get("trust_chain_verification").Text() == "ACCEPT_UNTRUSTED":
+		e.findings.Found("gatehouse-not-verified", by.Get("trust_chain_verification"), "cluster %q takes every certificate for Gatehouse's", name)
+	case !pinned && !public && !by.Get("trusted_ca").Exists():
+		e.findings.Found("gatehouse-not-verified", c.at.Get("transport_socket"), "cluster %q has TLS without a trusted_ca: it takes every certificate for Gatehouse's", name)
+	case public && !pinned && !named:
+		e.findings.Found("gatehouse-not-verified", by, "cluster %q takes every certificate of a public authority for Gatehouse's: there is no match_typed_subject_alt_names", name)
 	}
 }
 

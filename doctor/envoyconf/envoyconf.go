@@ -33,6 +33,11 @@ func Examine(docs []tree.Node, g rules.Gatehouse) (Result, error) {
 		return Result{}, e.err
 	}
 	e.listenersAndManagers()
+	if len(e.listeners) == e.static { // none are given beside the bootstrap
+		for _, at := range e.fetched {
+			e.findings.Found("routes-not-seen", at, "listeners are fetched and are not in here")
+		}
+	}
 	for _, list := range e.filters {
 		e.chain(chain{filters: e.filtersOf(list)})
 	}
@@ -208,6 +213,10 @@ func (e *examiner) filter(at tree.Node) *authzv3.ExtAuthz {
 	e.headersSent(at, f)
 	if http != nil {
 		e.httpAnswer(at.Get("http_service"), http)
+		list := at.Get("http_service", "authorization_request", "headers_to_add")
+		for _, added := range list.Items() {
+			e.credential(added, "authorization_request", func() { list.RemoveItem(added) })
+		}
 	}
 	if f.GetDecoderHeaderMutationRules() != nil && !f.GetDecoderHeaderMutationRules().GetDisallowIsError().GetValue() {
 		drops := at.Get("decoder_header_mutation_rules")

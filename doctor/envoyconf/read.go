@@ -47,8 +47,10 @@ type parts struct {
 	perRoute  []tree.Node // settings of routes that stand alone
 	runtime   []tree.Node // static layers
 	extension map[string]tree.Node
-	whole     bool // a bootstrap or a dump: what it names and does not have is nowhere
-	dynamic   bool // clusters or listeners are fetched
+	whole     bool        // a bootstrap or a dump: what it names and does not have is nowhere
+	dynamic   bool        // clusters or listeners are fetched
+	fetched   []tree.Node // where listeners come from while Envoy runs
+	static    int         // listeners of bootstraps
 	err       error
 }
 
@@ -180,10 +182,16 @@ func (p *parts) bootstrap(n tree.Node, ofDump bool) {
 	if ofDump {
 		return
 	}
-	if dynamic := n.Get("dynamic_resources"); dynamic.Get("cds_config").Exists() || dynamic.Get("lds_config").Exists() {
+	dynamic := n.Get("dynamic_resources")
+	if dynamic.Get("cds_config").Exists() || dynamic.Get("lds_config").Exists() {
 		p.dynamic = true
 	}
+	if lds := dynamic.Get("lds_config"); lds.Exists() {
+		p.fetched = append(p.fetched, lds)
+	}
+	before := len(p.listeners)
 	p.inside(n.Get("static_resources"), 1)
+	p.static += len(p.listeners) - before
 }
 
 func snake(name string) string {

@@ -28,16 +28,56 @@ func (e *examiner) routeConfigs(c chain) []part[*routev3.RouteConfiguration] {
 			found = append(found, r)
 		}
 	}
+	scopes := c.at.Get("scoped_routes", "scoped_route_configurations_list", "scoped_route_configurations")
+	for _, scope := range items(c.manager.GetScopedRoutes().GetScopedRouteConfigurationsList().GetScopedRouteConfigurations(), scopes) {
+		if own := scope.msg.GetRouteConfiguration(); own != nil {
+			found = append(found, part[*routev3.RouteConfiguration]{own, scope.at.Get("route_configuration")})
+		}
+	}
 	return found
+}
+
+// routesIn are the routes of a virtual host: its list, and those that its matcher chooses from.
+func (e *examiner) routesIn(host part[*routev3.VirtualHost]) []part[*routev3.Route] {
+	all := items(host.msg.GetRoutes(), host.at.Get("routes"))
+	e.matched(host.at.Get("matcher"), &all)
+	return all
+}
+
+// matched adds the routes that stand anywhere in a matcher.
+func (e *examiner) matched(n tree.Node, all *[]part[*routev3.Route]) {
+	kind, value, _ := typed(n)
+	var found []tree.Node
+	switch kind {
+	case "envoy.config.route.v3.Route":
+		found = []tree.Node{value}
+	case "envoy.config.route.v3.RouteList":
+		found = value.Get("routes").Items()
+	default:
+		for _, item := range n.Items() {
+			e.matched(item, all)
+		}
+		for _, m := range n.Members() {
+			e.matched(m.Value, all)
+		}
+	}
+	for _, at := range found {
+		add(&e.parts, all, &routev3.Route{}, at)
+	}
+}
+
+// hosts are the virtual hosts of a route configuration.
+func hosts(config part[*routev3.RouteConfiguration]) []part[*routev3.VirtualHost] {
+	return items(config.msg.GetVirtualHosts(), config.at.Get("virtual_hosts"))
 }
 
 // clustersOf are the clusters that a chain leads to.
 func (e *examiner) clustersOf(c chain) []string {
 	var names []string
 	for _, config := range e.routeConfigs(c) {
-		for _, host := range config.msg.GetVirtualHosts() {
-			for _, r := range host.GetRoutes() {
-				names = append(names, clustersOfRoute(r)...)
+		for _, host := range hosts(config) {
+			for _, r := range e.routesIn(host) {
+				names = append(names, clustersOfRoute(r.msg)...)
 			}
 		}
 	}
@@ -61,7 +101,8 @@ func clustersOfRoute(r *routev3.Route) []string {
 
 // forwards says whether a chain leads anywhere but to answers of its own. Routes that are not here count.
 func (e *examiner) forwards(c chain) bool {
-	if len(e.routeConfigs(c)) == 0 {
+	configs := e.routeConfigs(c)
+	if len(configs) == 0 || slices.ContainsFunc(configs, func(r part[*routev3.RouteConfiguration]) bool { return r.msg.GetVhds() != nil }) {
 		return true
 	}
 	return slices.ContainsFunc(e.clustersOf(c), func(name string) bool { return !ofProxy(name) })
@@ -128,9 +169,12 @@ func (e *examiner) routesOf(c chain) {
 		e.findings.Found("routes-not-seen", place, "the routes of listener %s are fetched and are not in here", quoted(c.name))
 	}
 	for _, config := range configs {
-		r := routes{e, names, config.at}
+		if config.msg.GetVhds() != nil && len(config.msg.GetVirtualHosts()) == 0 && e.whole {
+			e.findings.Found("routes-not-seen", config.at.Get("vhds"), "the virtual hosts of listener %s are fetched and are not in here", quoted(c.name))
+		}
+		r := routes{e, names, c.filters, config.at}
 		r.level(config.at, "the route configuration", config.msg.GetTypedPerFilterConfig(), config.msg.GetRequestHeadersToRemove(), config.msg.GetRequestHeadersToAdd(), false)
-		for _, host := range items(config.msg.GetVirtualHosts(), config.at.Get("virtual_hosts")) {
+		for _, host := range hosts(config) {
 			r.host(host)
 		}
 	}
@@ -139,21 +183,24 @@ func (e *examiner) routesOf(c chain) {
 // routes looks at one route configuration.
 type routes struct {
 	*examiner
-	names map[string]bool // of the chain's ext_authz filters
-	at    tree.Node
+	names   map[string]bool // of the chain's ext_authz filters
+	filters []filter        // of the chain
+	at      tree.Node
 }
 
 func (r routes) host(host part[*routev3.VirtualHost]) {
 	where := fmt.Sprintf("virtual host %q", host.msg.GetName())
-	leads := slices.ContainsFunc(host.msg.GetRoutes(), func(r *routev3.Route) bool { return len(clustersOfRoute(r)) > 0 }) || len(host.msg.GetRoutes()) == 0
+	all := r.routesIn(host)
+	leads := slices.ContainsFunc(all, func(r part[*routev3.Route]) bool { return len(clustersOfRoute(r.msg)) > 0 }) || len(all) == 0
 	r.level(host.at, where, host.msg.GetTypedPerFilterConfig(), host.msg.GetRequestHeadersToRemove(), host.msg.GetRequestHeadersToAdd(), !leads)
-	for i, route := range items(host.msg.GetRoutes(), host.at.Get("routes")) {
+	for i, route := range all {
 		where := fmt.Sprintf("route %d of %s", i+1, where)
 		if name := route.msg.GetName(); name != "" {
 			where = fmt.Sprintf("route %q of virtual host %q", name, host.msg.GetName())
 		}
 		r.level(route.at, where, route.msg.GetTypedPerFilterConfig(), route.msg.GetRequestHeadersToRemove(), route.msg.GetRequestHeadersToAdd(), len(clustersOfRoute(route.msg)) == 0)
 		r.chosen(route, where)
+		r.rewritten(route, where)
 		action := route.at.Get("route")
 		for _, c := range items(route.msg.GetRoute().GetWeightedClusters().GetClusters(), action.Get("weighted_clusters", "clusters")) {
 			r.level(c.at, where, c.msg.GetTypedPerFilterConfig(), c.msg.GetRequestHeadersToRemove(), c.msg.GetRequestHeadersToAdd(), false)
@@ -204,7 +251,15 @@ func (r routes) perFilter(per tree.Node, m tree.Member, where string, open bool)
 		}
 	}
 	if kind == "envoy.extensions.filters.http.header_mutation.v3.HeaderMutationPerRoute" {
-		r.mutations(value.Get("mutations", "request_mutations"), where)
+		if list := value.Get("mutations", "request_mutations"); r.inFront(m.Name) {
+			r.credentials(list, where)
+		} else {
+			r.mutations(list, where)
+		}
+		return
+	}
+	if kind == "envoy.extensions.filters.http.custom_response.v3.CustomResponse" {
+		r.customResponse(value.Get("custom_response_matcher"), value.Get("custom_response_matcher"))
 		return
 	}
 	if kind != perRouteType && (kind != filterType || !r.names[m.Name]) {
@@ -225,6 +280,26 @@ func (r routes) perFilter(per tree.Node, m tree.Member, where string, open bool)
 	}
 	if kind == perRouteType {
 		r.route(s)
+	}
+}
+
+// inFront says whether a filter with this name runs before Gatehouse is asked.
+func (r routes) inFront(name string) bool {
+	at := slices.IndexFunc(r.filters, isAuthz)
+	return slices.ContainsFunc(r.filters[:max(at, 0)], func(f filter) bool { return f.name == name })
+}
+
+// rewritten looks at a route whose application gets another path than the one that was decided.
+func (r routes) rewritten(route part[*routev3.Route], where string) {
+	action, m := route.at.Get("route"), route.msg.GetRoute()
+	for _, key := range []string{"prefix_rewrite", "regex_rewrite", "path_rewrite_policy", "path_rewrite"} {
+		if at := action.Get(key); at.Exists() && at.Text() != "" || at.IsMap() {
+			r.findings.Found("path-rewritten", at, "%s changes the path by %s after Gatehouse has decided", where, key)
+		}
+	}
+	prefix, put := route.msg.GetMatch().GetPrefix(), m.GetPrefixRewrite()
+	if prefix != "" && put != "" && strings.HasSuffix(prefix, "/") != strings.HasSuffix(put, "/") {
+		r.findings.Found("prefix-rewrite-joins", action.Get("prefix_rewrite"), "%s makes %sadmin of %sadmin", where, put, prefix)
 	}
 }
 

@@ -255,6 +255,7 @@ func (e *examiner) headersIn(at tree.Node, m *hcmv3.HttpConnectionManager, sidec
 	removed := map[string]bool{}
 	for _, early := range items(m.GetEarlyHeaderMutationExtensions(), at.Get("early_header_mutation_extensions")) {
 		_, config, _ := typed(early.at.Get("typed_config"))
+		e.credentials(config.Get("mutations"), "early_header_mutation_extensions")
 		for _, mutation := range config.Get("mutations").Items() {
 			removed[strings.ToLower(mutation.Get("remove").Text())] = true
 		}

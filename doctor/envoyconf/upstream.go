@@ -19,6 +19,9 @@ const anyCluster = ""
 // tcpClusters are those that a TCP proxy leads to: its own, and those that a filter in front of it chooses in their place.
 func (e *examiner) tcpClusters(chain part[*listenerv3.FilterChain], p *tcpv3.TcpProxy) []string {
 	names := []string{p.GetCluster()}
+	if c, ok := e.cluster(p.GetCluster()); ok && chosenBy(c) != "" { // by the server name of TLS
+		names = append(names, anyCluster)
+	}
 	if w := p.GetWeightedClusters(); w != nil {
 		names = nil
 		for _, c := range w.GetClusters() {
@@ -43,16 +46,34 @@ func (e *examiner) tcpClusters(chain part[*listenerv3.FilterChain], p *tcpv3.Tcp
 	return names
 }
 
+// clustersNamed are those that a filter names which is no HTTP connection manager and no TCP proxy, such as one of another protocol that carries HTTP as well.
+func clustersNamed(n tree.Node) (names []string) {
+	for _, item := range n.Items() {
+		names = append(names, clustersNamed(item)...)
+	}
+	for _, m := range n.Members() {
+		if name := m.Value.Text(); name != "" && slices.Contains([]string{"cluster", "cluster_name"}, snake(m.Name)) {
+			names = append(names, name)
+		}
+		names = append(names, clustersNamed(m.Value)...)
+	}
+	return names
+}
+
 // literal is a format that says the same for every connection, else anyCluster.
 func literal(format tree.Node) string {
-	text := format.Get("text_format_source", "inline_string").Text()
-	if text == "" {
-		text = format.Get("text_format").Text()
-	}
+	text := formatText(format)
 	if strings.Contains(text, "%") {
 		return anyCluster
 	}
 	return text
+}
+
+func formatText(format tree.Node) string {
+	if text := format.Get("text_format_source", "inline_string").Text(); text != "" {
+		return text
+	}
+	return format.Get("text_format").Text()
 }
 
 // chosenBy says how a client chooses where a cluster's requests go; "" where it does not.
@@ -73,15 +94,65 @@ func chosenBy(c part[*clusterv3.Cluster]) string {
 	return ""
 }
 
+// chosenIn says how a client chooses the address by what a filter in front of the router makes of its headers; "" where it does not.
+func chosenIn(filters []filter, c part[*clusterv3.Cluster]) string {
+	kind, config, _ := typed(c.at.Get("cluster_type", "typed_config"))
+	byClusterType := strings.HasSuffix(kind, ".OriginalDstClusterConfig")
+	if c.msg.GetType() != clusterv3.Cluster_ORIGINAL_DST && !byClusterType {
+		return ""
+	}
+	namespace := c.msg.GetOriginalDstLbConfig().GetMetadataKey().GetKey()
+	if byClusterType {
+		namespace = config.Get("lb_config", "metadata_key", "key").Text()
+	}
+	for _, f := range filters {
+		switch f.kind {
+		case "envoy.extensions.filters.http.set_filter_state.v3.Config":
+			for _, value := range f.config.Get("on_request_headers").Items() {
+				if value.Get("object_key").Text() == "envoy.network.transport_socket.original_dst_address" && strings.Contains(formatText(value.Get("format_string")), "%REQ(") {
+					return "a header that " + f.name + " reads"
+				}
+			}
+		case "envoy.extensions.filters.http.header_to_metadata.v3.Config", "envoy.extensions.filters.http.json_to_metadata.v3.JsonToMetadata":
+			if namespace != "" && mentions(f.config, namespace) {
+				return "what " + f.name + " reads from the request"
+			}
+		}
+	}
+	return ""
+}
+
+// plugin is a program that chooses the cluster of a route.
+func (r routes) plugin(action tree.Node) tree.Node {
+	if own := action.Get("inline_cluster_specifier_plugin"); own.Exists() {
+		return own
+	}
+	name := action.Get("cluster_specifier_plugin").Text()
+	for _, p := range r.at.Get("cluster_specifier_plugins").Items() {
+		if name != "" && p.Get("extension", "name").Text() == name {
+			return p
+		}
+	}
+	return tree.Node{}
+}
+
 // chosen looks at a route that leads where the client says, so that what is decided for one application reaches another.
 func (r routes) chosen(route part[*routev3.Route], where string) {
 	action := route.at.Get("route")
 	if header := route.msg.GetRoute().GetClusterHeader(); header != "" {
 		r.findings.Found("client-chooses-upstream", action.Get("cluster_header"), "%s leads to the cluster that the header %s names", where, header)
 	}
+	if kind, config, _ := typed(r.plugin(action).Get("extension", "typed_config")); kind == "envoy.extensions.router.cluster_specifiers.lua.v3.LuaConfig" &&
+		strings.Contains(config.Get("source_code", "inline_string").Text(), "headers()") {
+		r.findings.Found("client-chooses-upstream", action, "%s leads to the cluster that a script chooses by the client's headers", where)
+	}
 	for _, name := range clustersOfRoute(route.msg) {
 		if c, ok := r.cluster(name); ok {
-			if how := chosenBy(c); how != "" {
+			how := chosenBy(c)
+			if how == "" {
+				how = chosenIn(r.filters, c)
+			}
+			if how != "" {
 				r.findings.Found("client-chooses-upstream", action, "%s leads to cluster %q, where a client chooses the address by %s", where, name, how)
 			}
 		}
