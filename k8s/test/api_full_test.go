@@ -73,7 +73,7 @@ func apiServer(t *testing.T) client.Client { return startServer(t).Client }
 func TestAPIServer(t *testing.T) {
 	c := apiServer(t)
 	ctx := context.Background()
-	for _, name := range []string{"gatehouse", "shop", "edge"} {
+	for _, name := range []string{"gatehouse", "shop", "edge", "envoy-gateway-system"} {
 		n := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{"pod-security.kubernetes.io/enforce": "restricted"}}}
 		if err := c.Create(ctx, n); err != nil {
 			t.Fatal(err)
