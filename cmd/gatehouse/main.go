@@ -68,7 +68,7 @@ func versionCommand() *cobra.Command {
 		Use:     "version",
 		Short:   "Print the version, and those of OPA and Envoy's API that it is built with",
 		Example: `  gatehouse version -o json`,
-		Args:    cobra.NoArgs,
+		Args:    grammar.NoArguments,
 		RunE: func(c *cobra.Command, _ []string) error {
 			v := builtFrom()
 			if output.JSON() {
