@@ -144,7 +144,7 @@ func (p *page) readYAML(t *testing.T, b block) {
 				_, err = format.Load(t.Context(), file(t, "directory.yaml", b.text), format.Options{Manifest: own})
 			}
 			fail(t, err)
-		case strings.HasPrefix(name, "envoy") || is("static_resources", "virtual_hosts", "typed_config", "typed_per_filter_config", "http_filters", "filter_chains"):
+		case strings.HasPrefix(name, "envoy") || is("static_resources", "virtual_hosts", "access_log", "typed_config", "typed_per_filter_config", "http_filters", "filter_chains"):
 			examineEnvoy(t, b)
 		case is("groups") || is("apiVersion"): // Prometheus and Kubernetes, whose own tests read them
 		default:
