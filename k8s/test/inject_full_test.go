@@ -250,7 +250,9 @@ func TestInjector(t *testing.T) {
 		}
 	})
 	t.Run("what is injected", func(t *testing.T) {
-		p := restricted("shop", func(p *corev1.Pod) { p.Annotations = map[string]string{"inject.gatehouse.io/memory": "300Mi", "inject.gatehouse.io/drain": "15s"} })
+		p := restricted("shop", func(p *corev1.Pod) {
+			p.Annotations = map[string]string{"inject.gatehouse.io/memory": "300Mi", "inject.gatehouse.io/drain": "15s"}
+		})
 		if err := create(p); err != nil {
 			t.Fatal(err)
 		}
