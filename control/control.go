@@ -1,11 +1,12 @@
-// Package control is the control plane: one place in which the directories of all environments are managed, and from
-// which they are pushed to every edge. Edges decide without it.
+// Package control is the control plane: one place in which the directories and policies of all environments are managed,
+// and from which they go to every edge. Edges decide without it.
 //
 // It serves package api on one TLS port: clients with a token, edges with a certificate of control's own authority. What
 // it knows is in package store; a write is answered once it is on disk there, and a stream to each edge then carries it
 // on. Nothing here waits for an edge: one that is slow reads the database when it comes to it.
 //
-// It may import directory and its own parts: api, wire, store, authority. It never meets the gate or Envoy.
+// It may import directory, the readers of bundles and its own parts: api, wire, store, authority, policies. It never meets
+// the gate or Envoy: what is tried with a gate is tried in a process of its own, package judge.
 package control
 
 import (
@@ -27,7 +28,9 @@ import (
 
 	"gatehouse/control/api"
 	"gatehouse/control/authority"
+	"gatehouse/control/policies"
 	"gatehouse/control/store"
+	"gatehouse/control/wire"
 	"gatehouse/panics"
 )
 
@@ -40,6 +43,8 @@ type Config struct {
 	Clock  func() time.Time // nil: time.Now
 	// NewAdminToken makes a token with the scope admin, also where there are tokens already.
 	NewAdminToken bool
+	// Checker has bundles checked that are pushed: see policies.NewChecker.
+	Checker policies.Checker
 }
 
 // Bounds of the server.
@@ -67,6 +72,9 @@ type Server struct {
 	authority *authority.Authority
 	fleet     *fleet
 	snapshots *snapshots
+	policies  *policies.Store
+	checker   *policies.Checker
+	holds     chan struct{} // one for each request for a bundle that waits for a newer one
 	listener  net.Listener
 	limits    *limits
 	admin     string // the text of the first admin token; "": none was made
@@ -82,7 +90,8 @@ func New(ctx context.Context, with Config) (s *Server, err error) {
 	if with.Logger == nil {
 		with.Logger = zap.NewNop()
 	}
-	s = &Server{with: with, logger: with.Logger, fleet: newFleet(), stopping: make(chan struct{}), limits: newLimits()}
+	s = &Server{with: with, logger: with.Logger, fleet: newFleet(), stopping: make(chan struct{}), limits: newLimits(), holds: make(chan struct{}, maxHolds),
+		checker: policies.NewChecker(with.Checker)}
 	if s.store, err = store.Open(ctx, store.Config{Dir: with.Dir, Logger: with.Logger, Clock: with.Clock}); err != nil {
 		return nil, err
 	}
@@ -97,6 +106,9 @@ func New(ctx context.Context, with Config) (s *Server, err error) {
 	}
 	if s.authority, err = authority.Open(with.Dir, serverNames(with), with.Clock); err != nil {
 		return nil, fmt.Errorf("the certificate authority: %w", err)
+	}
+	if s.policies, err = policies.Open(with.Dir, s.authority); err != nil {
+		return nil, fmt.Errorf("the folder of bundles: %w", err)
 	}
 	if s.listener, err = net.Listen("tcp", with.Listen); err != nil {
 		return nil, fmt.Errorf("%w\nanother program has this port, or this machine has no such address: --listen names another", err)
@@ -218,7 +230,7 @@ func (s *Server) tls() *tls.Config {
 		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return s.authority.Server() }, Time: s.with.Clock}
 }
 
-// handler serves the three services.
+// handler serves the services, and the bundles.
 func (s *Server) handler() http.Handler {
 	options := []connect.HandlerOption{connect.WithReadMaxBytes(maxRequest), connect.WithCompressMinBytes(4 << 10), connect.WithRecover(
 		func(_ context.Context, spec connect.Spec, _ http.Header, value any) error {
@@ -230,8 +242,14 @@ func (s *Server) handler() http.Handler {
 	mux.Handle(path, s.tokenFirst(h))
 	path, h = api.NewAdminServiceHandler(&adminService{s}, options...)
 	mux.Handle(path, s.tokenFirst(h))
+	path, h = api.NewPolicyServiceHandler(&policyService{s, make(chan struct{}, 1)}, append(slices.Clip(options), connect.WithReadMaxBytes(maxPush))...)
+	mux.Handle(path, s.tokenFirst(h))
+	mux.Handle(api.PolicyServicePushRevisionProcedure, s.tokenFirst(few(make(chan struct{}, pushesAtOnce), h)))
+	mux.HandleFunc("GET /bundles/{project}/{environment}", s.fetch)
+	mux.HandleFunc("GET "+wire.BundlePath, s.fetch)
+	mux.HandleFunc("GET "+wire.SignerPath, s.signer)
 	// Changes are small and go to many: compressing them for each would cost more than it saves.
-	path, h = api.NewEdgeServiceHandler(&edgeService{s}, append(options, connect.WithCompression("gzip", nil, nil), connect.WithReadMaxBytes(maxEdgeRequest))...)
+	path, h = api.NewEdgeServiceHandler(&edgeService{s}, append(slices.Clip(options), connect.WithCompression("gzip", nil, nil), connect.WithReadMaxBytes(maxEdgeRequest))...)
 	mux.Handle(path, h)
 	for _, procedure := range []string{api.EdgeServiceEnrollProcedure, api.EdgeServiceRenewProcedure} {
 		mux.Handle(procedure, soon(h))
