@@ -26,6 +26,7 @@ var elsewhere = map[string]string{
 	"docs/bundles.md":             "TestBundleDocs in cmd/gatehouse",
 	"docs/clients.md":             "TestWritingPage in cmd/gatehouse",
 	"docs/control.md":             "TestControlPage in cmd/gatehouse",
+	"docs/control-policies.md":    "TestControlPoliciesPage in cmd/gatehouse",
 	"docs/envoy-gateway.md":       "TestPages in k8s/test",
 	"docs/istio.md":               "TestPages in k8s/test",
 	"docs/kubernetes.md":          "TestPages in k8s/test",

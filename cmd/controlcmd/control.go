@@ -20,13 +20,14 @@ import (
 func Command() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "control",
-		Short: "Manage the directory of many edges in one place",
-		Long: `The control plane: users and relations of all environments in one place, pushed to every edge, which decides without
+		Short: "Manage the directory and the policies of many edges in one place",
+		Long: `The control plane: users, relations and policies of all environments in one place, for every edge, which decides without
 it. serve runs it; the others are its clients and take a token from GATEHOUSE_CONTROL_TOKEN or --token-file.`,
 	}
 	directory := grammar.Family(&cobra.Command{Use: "directory", Short: "Write the directory of an environment"}, importCommand(), setCommand(), deleteCommand())
 	token := grammar.Family(&cobra.Command{Use: "token", Short: "Make, list and revoke service tokens"}, tokenCreateCommand(), tokenListCommand(), tokenRevokeCommand())
-	return grammar.Family(c, serveCommand(), statusCommand(), environmentCommand(), token, enrollCommand(), revokeCommand(), directory, changesCommand())
+	return grammar.Family(c, serveCommand(), statusCommand(), environmentCommand(), token, enrollCommand(), revokeCommand(), directory, changesCommand(),
+		pushCommand(), promoteCommand(), rollbackCommand(), revisionsCommand(), diffCommand(), historyCommand(), auditCommand())
 }
 
 func serveCommand() *cobra.Command {
@@ -137,7 +138,7 @@ func tokenCreateCommand() *cobra.Command {
 		made := out.GetToken()
 		return f.print(c, out.GetText()+"\n", map[string]any{"token": out.GetText(), "id": made.GetId(), "name": made.GetName(), "scopes": made.GetScopes(), "expires_at": made.GetExpiresAt().AsTime()})
 	})
-	c.Flags().StringSliceVar(&scopes, "scope", nil, "admin, read:project/environment or write:project/environment; may be repeated")
+	c.Flags().StringSliceVar(&scopes, "scope", nil, "admin, read:, write: or promote:project/environment, or push:project; may be repeated")
 	expires.Add(c, "when the token ends", "valid")
 	return c
 }

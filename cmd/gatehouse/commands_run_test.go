@@ -46,6 +46,13 @@ func commandLines() map[string][2]string {
 		"control environment":            {"control environment $ENVIRONMENT", ""},
 		"control revoke":                 {"", ""}, // of an edge that is there: docs/control.md
 		"control status":                 {"control status", ""},
+		"control audit":                  {"control audit", ""},
+		"control diff":                   {"control diff $REVISION $REVISION", ""},
+		"control history":                {"control history", ""},
+		"control promote":                {"control promote $REVISION", ""},
+		"control push":                   {"control push policy --decision shop/allow", "control push failing --decision shop/allow"},
+		"control revisions":              {"control revisions", ""},
+		"control rollback":               {"", ""}, // there is nothing before the first: docs/control-policies.md
 		"control token create":           {"control token create app --scope read:default/prod --expires 7d", ""},
 		"control token list":             {"control token list", ""},
 		"control token revoke":           {"control token revoke $TOKEN", ""},
@@ -209,6 +216,9 @@ decision_log: {file: decisions.log}
 			name := another("shop:n")
 			run("", "bundle", "tag", "shop:1", name)
 			return name
+		},
+		"$REVISION": func() string {
+			return strings.TrimSpace(run("", "control", "push", "policy", "--decision", "shop/allow"))
 		},
 		"$TOKEN": func() string {
 			var token struct{ ID string }
