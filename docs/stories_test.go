@@ -85,7 +85,9 @@ gatehouse serve -c edge.yaml 2>edge.log &
 until grep -q 'connected to control' edge.log; do sleep 0.05; done
 kill $control; wait $control || true
 until curl -s http://127.0.0.1:9195/readyz | grep -q control; do sleep 0.05; done`,
-	}},
+	}, after: `for m in $(curl -s http://127.0.0.1:9192/metrics http://127.0.0.1:9195/metrics | sed -n 's/^# TYPE \(gatehouse_[a-z_]*\) .*/\1/p'); do
+  grep -q "$m[^a-z_]" "$DOCS/metrics.md" || { echo "docs/metrics.md lacks $m"; exit 1; }
+done`},
 	"docs/upgrade.md": {from: "examples/flask-orders", before: map[string]string{"gatehouse config validate": "gatehouse token mint --sub vera >/dev/null 2>&1"}},
 	"docs/identity.md": {from: "examples/flask-orders", before: map[string]string{
 		"$ gatehouse token why": "gatehouse token mint --sub u1 --config gatehouse.yaml >token.txt",
@@ -187,7 +189,7 @@ func (p *page) follow(t *testing.T, s story, bin string) {
 	c.Dir = dir
 	c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	c.Cancel = func() error { return syscall.Kill(-c.Process.Pid, syscall.SIGKILL) }
-	c.Env = append(os.Environ(), "PATH="+path, "NO_COLOR=1", "HOME="+outputs, "XDG_STATE_HOME="+outputs, "GATEHOUSE_IMAGES="+outputs+"/images", "PYTHONDONTWRITEBYTECODE=1")
+	c.Env = append(os.Environ(), "PATH="+path, "NO_COLOR=1", "HOME="+outputs, "XDG_STATE_HOME="+outputs, "GATEHOUSE_IMAGES="+outputs+"/images", "PYTHONDONTWRITEBYTECODE=1", "DOCS="+filepath.Join(root, "docs"))
 	out, err := c.CombinedOutput()
 	if err != nil {
 		t.Errorf("%s: %v\n%s", p.name, err, out)

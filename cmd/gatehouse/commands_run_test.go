@@ -71,6 +71,7 @@ func commandLines() map[string][2]string {
 		"directory who":                  {"directory who directory member group:eng", ""},
 		"directory why":                  {"directory why directory group:eng#member@user:alice", "directory why directory group:eng#member@user:bob"},
 		"docs builtins":                  {"docs builtins", ""},
+		"docs cli":                       {"docs cli", ""},
 		"docs config":                    {"docs config", ""},
 		"docs doctor":                    {"docs doctor", ""},
 		"docs man":                       {"docs man man", ""},

@@ -28,6 +28,7 @@ func printsNoData() map[string]string {
 		"gatehouse directory export":      "writes files, or prints its formats",
 		"gatehouse control serve":         stays,
 		"gatehouse docs builtins":         file,
+		"gatehouse docs cli":              file,
 		"gatehouse docs config":           file,
 		"gatehouse docs doctor":           file,
 		"gatehouse docs man":              "writes files",

@@ -56,6 +56,15 @@ func docsCommand() *cobra.Command {
 			return err
 		},
 	}, {
+		Use:     "cli",
+		Short:   "Print docs/cli.md",
+		Example: `  gatehouse docs cli > docs/cli.md`,
+		Args:    grammar.NoArguments,
+		RunE: func(c *cobra.Command, _ []string) error {
+			_, err := io.WriteString(c.OutOrStdout(), cliPage(c.Root()))
+			return err
+		},
+	}, {
 		Use:     "man DIR",
 		Short:   "Write a manual page for each command",
 		Example: `  gatehouse docs man /usr/local/share/man/man1`,
