@@ -6,10 +6,19 @@ import (
 
 // Sink is one more place that decisions go to.
 type Sink struct {
-	Name string      `yaml:"name" doc:"Tells the sink from others: in metrics, and in dir, where by this name is kept how far it is. Lower-case letters, digits, - and _. Default: file, stdout, opa or otlp."`
-	File string      `yaml:"file" doc:"A file, or - for standard output. One of file, opa and otlp is required."`
+	Name string      `yaml:"name" doc:"Tells the sink from others: in metrics, and in dir, where by this name is kept how far it is. Lower-case letters, digits, - and _. Default: file, stdout, opa, otlp or control."`
+	File string      `yaml:"file" doc:"A file, or - for standard output. One of file, opa, otlp and control is required."`
 	OPA  *SinkServer `yaml:"opa" doc:"A receiver of OPA's decision log API."`
 	OTLP *SinkServer `yaml:"otlp" doc:"A receiver of OpenTelemetry's logs: OTLP over HTTP, with protobuf."`
+	// Control is a sink of its own kind: which control, and who we are there, is said elsewhere.
+	Control *ControlSink `yaml:"control" doc:"The control plane that directory.control names, with this edge's own certificate. control: {} is enough."`
+}
+
+// ControlSink is how decisions go to the control plane.
+type ControlSink struct {
+	MaxRequest Size     `yaml:"max_request" doc:"Most bytes of one request, compressed, from 1KiB to 1MiB. Default: 512KiB."`
+	Delay      Duration `yaml:"delay" doc:"How long an entry may wait for others to be sent with. Default: 1s."`
+	Timeout    Duration `yaml:"timeout" doc:"How long one request may take; then it is sent again. Default: 30s."`
 }
 
 // SinkServer is the server that a sink sends to, and how.

@@ -57,7 +57,7 @@ func opensLog(t *testing.T, body string) {
 	}
 	found := &config.Problems{Doc: doc}
 	cfg.ValidateServices(found)
-	s, err := newSink(LogConfig(cfg, zap.NewNop(), nil), sinkServices(cfg), nil)
+	s, err := newSink(LogConfig(cfg, zap.NewNop(), nil), sinkServers(cfg), nil)
 	if err != nil || len(found.Errs) > 0 {
 		t.Fatalf("%v %v:\n%s", err, found.Errs, body)
 	}

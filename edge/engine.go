@@ -21,31 +21,27 @@ import (
 	"gatehouse/policy"
 	"gatehouse/routes"
 	"gatehouse/terminal"
-	"gatehouse/upstream"
 )
 
 // engine runs everything of one configuration beside the requests: it keeps keys and policy up to date and publishes
 // each new version. A reload makes a new engine and ends the old one.
 type engine struct {
-	settings      *gate.Settings
-	verifier      *identity.Verifier
-	minter        *mint.Minter // nil without headers.jwt
-	bundles       *bundles.Manager
-	sink          *sink
-	protos        *descriptors // nil where none are configured
-	routes        []*routeTable
-	directory     *directorySource // nil where there is none
-	control       *controlLink     // nil where nothing is taken from control but the directory
-	controlBundle string           // the name of the bundle that comes from control; "": none does
-	controlKept   string           // for tools: the state_dir with the copy of it that is read instead
-	keys          *identity.Keys   // as first loaded; nil where no issuer is configured
-	directoryErr  error            // why there is no directory after the first load
-	policy        *policy.Snapshot // as first loaded; nil where it does not compile yet
-	metrics       *prometheus.Registry
-	logger        *zap.Logger
-	smoke         func(context.Context, *gate.Gate) error // policy.smoke; nil: no requests
-	gate          *gate.Gate                              // set by start
-	publisher     *publisher                              // set by start, too
+	settings     *gate.Settings
+	verifier     *identity.Verifier
+	minter       *mint.Minter // nil without headers.jwt
+	bundles      *bundles.Manager
+	sink         *sink
+	protos       *descriptors // nil where none are configured
+	routes       []*routeTable
+	directory    *directorySource // nil where there is none
+	keys         *identity.Keys   // as first loaded; nil where no issuer is configured
+	directoryErr error            // why there is no directory after the first load
+	policy       *policy.Snapshot // as first loaded; nil where it does not compile yet
+	metrics      *prometheus.Registry
+	logger       *zap.Logger
+	smoke        func(context.Context, *gate.Gate) error // policy.smoke; nil: no requests
+	gate         *gate.Gate                              // set by start
+	publisher    *publisher                              // set by start, too
 
 	published chan struct{} // signals a publication: see follow
 
@@ -77,7 +73,7 @@ func newEngine(ctx context.Context, c Config, before *engine) (e *engine, policy
 	e.settings, err = Settings(cfg, e.verifier, e.minter)
 	found.Add("", err)
 	_, e.settings.ManageHeaders = found.Doc.Lines["headers"]
-	if e.sink, err = newSink(LogConfig(cfg, logger, nil), sinkServices(cfg), running); err != nil {
+	if e.sink, err = newSink(LogConfig(cfg, logger, nil), sinkServers(cfg), running); err != nil {
 		found.Add("decision_log", err)
 	} else {
 		e.settings.Log = e.sink.log
@@ -100,7 +96,6 @@ func newEngine(ctx context.Context, c Config, before *engine) (e *engine, policy
 		e.routes = append(e.routes, table)
 	}
 	e.loadDirectory(ctx, c, before)
-	found.Add("control", e.linkControl(c, before))
 	if cfg.Identity.Required && !cfg.Identity.Configured() {
 		found.Add("identity.required", config.Wrong("identity.required", "no credential is configured, so every request would be denied"))
 	}
@@ -176,7 +171,6 @@ func (e *engine) newBundles(with Config, before *engine) (*bundles.Manager, erro
 		c.Succeeds = before.bundles
 	}
 	c.Busy = with.Busy
-	e.fromControl(with.Config, &c)
 	return bundles.New(c)
 }
 
@@ -191,7 +185,7 @@ func (e *engine) loadDirectory(ctx context.Context, with Config, before *engine)
 	if e.directory = newDirectorySource(c, e.logger, old); e.directory == nil {
 		return
 	}
-	e.directory.version, e.directory.state = with.Version, e.stateForControl
+	e.directory.version, e.directory.others = with.Version, e.othersDegraded
 	e.metrics.MustRegister(e.directory)
 	if err := e.directory.start(ctx, revision); err != nil {
 		key := "directory.file"
@@ -250,9 +244,6 @@ func (e *engine) start(own *publisher, failed func(error)) {
 			panics.Loop(ctx, "following the directory", func(ctx context.Context) { e.directory.run(ctx, publish) })
 		})
 	}
-	if e.control != nil {
-		e.wait.Go(func() { panics.Loop(ctx, "following control", e.control.run) })
-	}
 	if files := e.followers(); len(files) > 0 {
 		e.wait.Go(func() {
 			panics.Loop(ctx, "following files", func(ctx context.Context) { e.follow(ctx, files) })
@@ -282,13 +273,10 @@ func (e *engine) publish(ctx context.Context, s *policy.Snapshot) error {
 			parts = append(parts, r.part(table))
 		}
 	}
-	if err != nil && len(parts) > 1 && e.publisher.publish(ctx, e, parts...) == nil {
-		err = nil
+	if err == nil || len(parts) == 1 || e.publisher.publish(ctx, e, parts...) != nil {
+		return err
 	}
-	if f := e.follower(); f != nil && err == nil {
-		f.Tell()
-	}
-	return err
+	return nil
 }
 
 // shutDown ends the engine and waits for it. What it published stays active.
@@ -300,7 +288,7 @@ func (e *engine) shutDown() {
 // sink is a decision log with its metrics and goroutine. A reload that leaves its configuration unchanged keeps it.
 type sink struct {
 	config  decisionlog.Config // without what is made for this log
-	servers []upstream.Service // of its sinks
+	servers []sinkServer       // of its sinks
 	log     *decisionlog.Log
 	rules   *logRules
 	metrics *prometheus.Registry
@@ -309,7 +297,7 @@ type sink struct {
 }
 
 // newSink opens the decision log, or returns the running one where the configuration is unchanged.
-func newSink(cfg decisionlog.Config, servers []upstream.Service, running *sink) (*sink, error) {
+func newSink(cfg decisionlog.Config, servers []sinkServer, running *sink) (*sink, error) {
 	if running != nil && reflect.DeepEqual(running.config, cfg) && reflect.DeepEqual(running.servers, servers) {
 		return running, nil
 	}

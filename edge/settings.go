@@ -1,6 +1,7 @@
 package edge
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -16,6 +17,7 @@ import (
 	"gatehouse/bundles"
 	"gatehouse/bundles/signature"
 	"gatehouse/config"
+	"gatehouse/control/follow"
 	"gatehouse/decisionlog"
 	"gatehouse/decisionlog/remote"
 	"gatehouse/gate"
@@ -212,11 +214,22 @@ func compileDenials(c config.Denials) (gate.Denials, error) {
 	return denials, errors.Join(append(errs, WithKeys(err))...)
 }
 
+// What a sink of control has that the configuration does not say.
+const (
+	controlLogs    = "control" // its URL, until it is connected
+	controlRequest = 512 << 10 // bytes
+)
+
 // logSinks are the configured sinks, without connections to their servers.
 func logSinks(c config.DecisionLog) []decisionlog.Sink {
 	var out []decisionlog.Sink
 	for _, s := range c.Sinks {
-		out = append(out, decisionlog.Sink{Name: s.Name, File: s.File, OPA: sinkRemote(s.OPA), OTLP: sinkRemote(s.OTLP)})
+		one := decisionlog.Sink{Name: s.Name, File: s.File, OPA: sinkRemote(s.OPA), OTLP: sinkRemote(s.OTLP)}
+		if k := s.Control; k != nil { // it has the same API
+			one.Name = cmp.Or(one.Name, "control")
+			one.OPA = &remote.Server{URL: controlLogs, MaxRequest: cmp.Or(int(k.MaxRequest), controlRequest), Delay: time.Duration(k.Delay), Timeout: time.Duration(k.Timeout)}
+		}
+		out = append(out, one)
 	}
 	return out
 }
@@ -228,14 +241,23 @@ func sinkRemote(c *config.SinkServer) *remote.Server {
 	return &remote.Server{URL: c.URL, MaxRequest: int(c.MaxRequest), Delay: time.Duration(c.Delay), Timeout: time.Duration(c.Timeout)}
 }
 
-// sinkServices are the services of the sinks, in the same order.
-func sinkServices(c *config.Config) []upstream.Service {
+// sinkServer is who a sink sends to, and who we are there.
+type sinkServer struct {
+	service upstream.Service
+	control controlConfig // zero: it is not control
+}
+
+// sinkServers are those of the sinks, in the same order.
+func sinkServers(c *config.Config) []sinkServer {
 	services := services(c)
-	var out []upstream.Service
+	var out []sinkServer
 	for _, s := range c.DecisionLog.Sinks {
-		var one upstream.Service
+		var one sinkServer
 		for _, server := range s.Servers() {
-			one = services[server.Service]
+			one.service = services[server.Service]
+		}
+		if s.Control != nil {
+			one.control = controlOf(c)
 		}
 		out = append(out, one)
 	}
@@ -243,9 +265,16 @@ func sinkServices(c *config.Config) []upstream.Service {
 }
 
 // connect adds clients to sinks. It opens no connection yet.
-func connect(sinks []decisionlog.Sink, services []upstream.Service) ([]decisionlog.Sink, error) {
+func connect(sinks []decisionlog.Sink, servers []sinkServer) ([]decisionlog.Sink, error) {
 	sinks = slices.Clone(sinks)
 	for i := range sinks {
+		if k := servers[i].control; k != (controlConfig{}) && sinks[i].OPA != nil && sinks[i].OPA.URL == controlLogs {
+			p := follow.NewPoster(follow.Config{URL: k.URL, CA: k.CA, Pin: k.Pin, Dir: k.Dir}, "/logs")
+			r := *sinks[i].OPA
+			r.URL, r.Post, r.Close = p.String(), p.Post, p.Close
+			sinks[i].OPA = &r
+			continue
+		}
 		for kind, at := range map[string]**remote.Server{"opa": &sinks[i].OPA, "otlp": &sinks[i].OTLP} {
 			if *at == nil {
 				continue
@@ -254,7 +283,7 @@ func connect(sinks []decisionlog.Sink, services []upstream.Service) ([]decisionl
 			if (*at).URL == "" {
 				return nil, config.Wrong(where, "url: is missing")
 			}
-			poster, err := upstream.NewPoster(services[i], (*at).URL)
+			poster, err := upstream.NewPoster(servers[i].service, (*at).URL)
 			if err != nil {
 				return nil, config.Wrong(where, "%w", err)
 			}
@@ -298,36 +327,23 @@ func services(c *config.Config) map[string]upstream.Service {
 
 // bundleRemote is the remote source of a bundle, nil for a path.
 func bundleRemote(b config.Bundle, services map[string]upstream.Service) *bundles.Remote {
-	if b.Control {
-		return &bundles.Remote{MaxAge: time.Duration(b.MaxAge), Withdraw: b.AfterMaxAge == "deny", LongPoll: longPoll(b)} // where it is fetched from is added by who follows control
-	}
 	if b.URL == "" && b.Image == "" {
 		return nil
 	}
 	r := &bundles.Remote{URL: b.URL, Image: b.Image, Service: services[b.Service], CredentialFile: b.CredentialFile,
 		Interval: time.Duration(b.Interval), MaxAge: time.Duration(b.MaxAge), Withdraw: b.AfterMaxAge == "deny"}
-	r.LongPoll = longPoll(b)
+	if b.LongPoll != nil {
+		if r.LongPoll = time.Duration(*b.LongPoll); r.LongPoll == 0 {
+			r.LongPoll = -1
+		}
+	}
 	return r
 }
-
-// longPoll is how long a request may be held; 0: the default, below zero: not at all.
-func longPoll(b config.Bundle) time.Duration {
-	if b.LongPoll == nil {
-		return 0
-	}
-	if d := time.Duration(*b.LongPoll); d != 0 {
-		return d
-	}
-	return -1
-}
-
-// bundlesDir is where an edge keeps its bundles.
-func bundlesDir(state string) string { return filepath.Join(state, "bundles") }
 
 // addRemote adds the settings of remote bundles.
 func addRemote(c *config.Config, out *bundles.Config) {
 	if c.StateDir != "" {
-		out.Dir = bundlesDir(c.StateDir)
+		out.Dir = filepath.Join(c.StateDir, "bundles")
 		out.Archive = bundles.Archive{Dir: c.ArchiveDir(), For: time.Duration(c.DecisionLog.Keep), Bytes: int64(c.DecisionLog.KeepSize)}
 	}
 	if c.Status.URL != "" {

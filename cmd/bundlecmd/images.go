@@ -8,7 +8,6 @@ import (
 	"os"
 	"slices"
 	"text/tabwriter"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -88,9 +87,7 @@ the digest: NAME@sha256:... always refers to this image, even if the tag moves.`
 				return err
 			}
 			defer client.Close()
-			done := progress(c, fmt.Sprintf("uploading %s, %s", name, terminal.Count(len(i.Tarball()), "byte")))
-			err = client.Push(c.Context(), i, name)
-			if done(); err != nil {
+			if err := client.Push(c.Context(), i, name); err != nil {
 				return err
 			}
 			out := describe(i)
@@ -102,11 +99,6 @@ the digest: NAME@sha256:... always refers to this image, even if the tag moves.`
 	f.AddRegistry(c)
 	output.Add(c, "one object")
 	return c
-}
-
-// progress says what is going on where it takes long, until done is called.
-func progress(c *cobra.Command, what string) (done func()) {
-	return terminal.Progress(c.ErrOrStderr(), func(took time.Duration) string { return fmt.Sprintf("%s: %s", what, took.Round(time.Second)) })
 }
 
 func bundlePullCommand() *cobra.Command {
@@ -135,9 +127,8 @@ func bundlePullCommand() *cobra.Command {
 				return err
 			}
 			defer client.Close()
-			done := progress(c, "fetching "+args[0])
 			i, err := client.Pull(c.Context(), args[0])
-			if done(); err != nil {
+			if err != nil {
 				return err
 			}
 			o := &bundler.Bundle{Name: "image", Image: i}

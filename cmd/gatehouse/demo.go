@@ -11,7 +11,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"gatehouse/cmd/grammar"
 	"gatehouse/envoy/sandbox"
 	"gatehouse/terminal"
 )
@@ -27,7 +26,7 @@ On a terminal everything then keeps running until Ctrl-C; otherwise the exit cod
 time, network access (for Flask, gunicorn and Envoy, which are installed in .venv).`,
 		Example: `  gatehouse demo
   gatehouse demo --dir /tmp/demo`,
-		Args: grammar.NoArguments,
+		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if root == "" {
 				var err error

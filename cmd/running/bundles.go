@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"gatehouse/bundles"
-	"gatehouse/cmd/grammar"
 	"gatehouse/terminal"
 
 	"github.com/spf13/cobra"
@@ -26,7 +25,7 @@ the rolled back policy is not activated again. The pin ends when the bundle's so
 gatehouse bundle unpin.`,
 		Example: `  gatehouse bundle rollback
   gatehouse bundle rollback --to v41 --control unix:/run/gatehouse/control.sock`,
-		Args: grammar.NoArguments,
+		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			control, err := f.control()
 			if err != nil {
@@ -51,7 +50,7 @@ gatehouse bundle unpin.`,
 		Use:     "unpin",
 		Short:   "End a rollback: activate the sources' current bundles again",
 		Example: `  gatehouse bundle unpin`,
-		Args:    grammar.NoArguments,
+		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			control, err := f.control()
 			if err != nil {
@@ -76,7 +75,7 @@ gatehouse bundle unpin.`,
 		Use:     "history",
 		Short:   "List the policies of the running process that can be rolled back to",
 		Example: `  gatehouse bundle history`,
-		Args:    grammar.NoArguments,
+		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			control, err := f.control()
 			if err != nil {

@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -21,7 +20,7 @@ import (
 
 // edgeRows are the table of edges.
 func edgeRows(list []*api.Edge, now time.Time) [][]string {
-	rows := [][]string{{"EDGE", "NAME", "ENVIRONMENT", "VERSION", "STATE", "REVISION", "BEHIND", "POLICY", "LAST SEEN", "DEGRADED"}}
+	rows := [][]string{{"EDGE", "NAME", "ENVIRONMENT", "VERSION", "STATE", "REVISION", "BEHIND", "LAST SEEN", "DEGRADED"}}
 	for _, e := range list {
 		state := "away"
 		switch {
@@ -42,7 +41,7 @@ func edgeRows(list []*api.Edge, now time.Time) [][]string {
 			degraded = "-"
 		}
 		rows = append(rows, []string{e.GetId(), e.GetName(), e.GetEnvironment(), e.GetVersion(), state, strconv.FormatUint(e.GetRevision(), 10), strconv.FormatUint(e.GetBehind(), 10),
-			cmp.Or(e.GetPolicy(), "-"), ago(e.GetLastSeen(), now), degraded})
+			ago(e.GetLastSeen(), now), degraded})
 	}
 	return rows
 }

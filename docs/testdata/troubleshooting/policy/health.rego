@@ -1,3 +1,0 @@
-package shop.GET.health
-
-allowed := true
