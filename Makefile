@@ -229,6 +229,8 @@ docs: build
 	bin/gatehouse docs config > docs/config.md
 	bin/gatehouse docs builtins > docs/builtins.md
 	bin/gatehouse docs doctor > docs/doctor.md
+	bin/gatehouse docs cli > docs/cli.md
+	WRITE_DOCS=1 go test -count=1 -run 'TestMetricsPage|TestEventsPage' ./docs
 
 # The documentation as a site, which needs no server and loads nothing from other hosts. A link that leads nowhere fails.
 .PHONY: site

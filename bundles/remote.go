@@ -25,6 +25,11 @@ type Remote struct {
 	Image   string // instead of URL: a reference to an image in a registry, by tag or digest
 	Service upstream.Service
 
+	// Origin, instead of URL and Image, makes what fetches it: a tarball of at most limit bytes. From names it, for people and to tell it from
+	// others.
+	Origin func(limit int64) Origin
+	From   string
+
 	// CredentialFile is for images: a file in the format of Docker's config.json. Empty: Docker's own.
 	CredentialFile string
 
@@ -36,6 +41,15 @@ type Remote struct {
 	MaxAge   time.Duration
 	Withdraw bool
 }
+
+// Origin is where a bundle comes from.
+type Origin = origin.Origin
+
+// Request is a request to an Origin.
+type Request = origin.Request
+
+// Answer is what an Origin answers.
+type Answer = origin.Answer
 
 // RemoteStatus is the state of a remote source.
 type RemoteStatus struct {
@@ -243,6 +257,7 @@ func (r *remote) process(ctx context.Context, deliver deliver, a response) time.
 	if a.Raw == nil {
 		r.confirm()
 		r.metrics.asked(r.name, "unchanged")
+		r.longPolls = r.longPolls || a.Holds
 		return r.unchanged(ctx, deliver, a)
 	}
 	r.note(func(s *RemoteStatus) { s.Downloaded, s.Bytes = r.clock(), len(a.Raw) })
@@ -390,7 +405,7 @@ func (r *remote) unchanged(ctx context.Context, deliver deliver, a response) tim
 			r.fetchWhole = true // the bundle on disk is unusable
 			return minPause
 		}
-		return r.pauseAfter(true)
+		return r.pauseAfter(a.Hold)
 	}
 	if r.current() {
 		r.save()
@@ -403,15 +418,15 @@ func (r *remote) unchanged(ctx context.Context, deliver deliver, a response) tim
 	r.note(func(s *RemoteStatus) { s.FromDisk = false })
 	r.metrics.fromDisk(r.name, false)
 	_ = deliver(ctx, delivery{from: r.from, says: kindUnchanged})
-	return r.pauseAfter(true)
+	return r.pauseAfter(a.Hold)
 }
 
 // pauseAfter returns the pause after a response. With long polling the next request follows at once, unless the server answered "not modified"
-// without holding the request.
-func (r *remote) pauseAfter(unchanged bool) time.Duration {
+// without holding a request that it was asked to hold (unheld).
+func (r *remote) pauseAfter(unheld bool) time.Duration {
 	r.backoff.Reset()
 	asked := r.public.Load().LastRequest
-	if r.longPolls && (!unchanged || r.clock().Sub(asked) >= longPollTime) {
+	if r.longPolls && (!unheld || r.clock().Sub(asked) >= longPollTime) {
 		return minPause
 	}
 	return upstream.Jitter(r.cfg.Interval)

@@ -24,7 +24,7 @@ func (m *Manager) newRemote(s Source) (*remote, error) {
 	c := *s.Remote
 	c.Interval, c.LongPoll = cmp.Or(c.Interval, time.Minute), cmp.Or(c.LongPoll, 30*time.Second)
 	switch {
-	case s.Path != "", c.URL != "" && c.Image != "", c.URL == "" && c.Image == "":
+	case s.Path != "", c.URL != "" && c.Image != "", c.URL == "" && c.Image == "" && c.Origin == nil:
 		return wrong(errors.New("give one of path, url and image"))
 	case c.Interval < time.Second:
 		return wrong(fmt.Errorf("interval %v: at least 1s", c.Interval))
@@ -40,7 +40,9 @@ func (m *Manager) newRemote(s Source) (*remote, error) {
 		activated: make(chan struct{}, 1), refetch: make(chan struct{}, 1), backoff: upstream.Backoff{First: firstRetry, Most: max(maxRetry, c.Interval)}}
 	r.public.Store(&RemoteStatus{})
 	var err error
-	if c.Image != "" {
+	if c.Origin != nil {
+		r.from, r.identity, r.origin, r.backoff.Most = c.From, c.From, c.Origin(r.tarball()), originRetry
+	} else if c.Image != "" {
 		r.from, r.identity = c.Image, c.Image
 		r.origin, err = origin.NewImage(c.Service, c.Image, c.CredentialFile, r.tarball())
 	} else {
@@ -62,6 +64,9 @@ func (m *Manager) newRemote(s Source) (*remote, error) {
 	}
 	return r, nil
 }
+
+// originRetry bounds the pause between two requests to an Origin that is given, and that is made for many clients.
+const originRetry = 16 * time.Second
 
 // identityOf returns a URL's identity without secrets: the query is hashed, so URLs that differ only there are different.
 func identityOf(u *url.URL) string {

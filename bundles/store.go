@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
@@ -195,4 +196,19 @@ func (s *store) confirm(state string, now time.Time) error {
 		return err
 	}
 	return durable.WriteFile(s.file(".seen"), text, 0o600)
+}
+
+// Kept is the bundle that a process keeps on disk of a remote source, by its name and its Remote.From: for tools, beside that process. dir is
+// that process's Config.Dir.
+func Kept(dir, name, from string, limit int64) ([]byte, error) {
+	k, err := (&store{dir: dir, name: name, source: from, limit: limit}).load()
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, fmt.Errorf("no bundle of %s was kept in %s yet", from, dir)
+	case err != nil:
+		return nil, err
+	case len(k.parts) != 1:
+		return nil, errors.New("the bundle that was kept was changed by deltas")
+	}
+	return k.parts[0], nil
 }

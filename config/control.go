@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/url"
 	"path/filepath"
+	"slices"
 )
 
 // Control says which control plane this edge follows.
@@ -29,21 +30,25 @@ func (c *Config) validateControl() error {
 		case s.Control == nil:
 		case s.File != "" || s.OPA != nil || s.OTLP != nil:
 			return Wrong(at, "a sink is one of file, opa, otlp and control")
-		case !c.Directory.Control:
-			return Wrong(at, "set directory.control: true: with it this edge has its certificate")
+		case !c.Directory.Control && !c.Policy.FromControl():
+			return Wrong(at, "set directory.control: true or policy.bundles: [{control: true}]: with it this edge has its certificate")
 		}
 	}
-	if !c.Directory.Control {
-		if k != (Control{}) {
-			return Wrong("control.url", "nothing is taken from control: set directory.control: true, or remove control")
-		}
+	key := "directory.control"
+	switch {
+	case c.Directory.Control:
+	case c.Policy.FromControl():
+		key = "policy.bundles"
+	case k != (Control{}):
+		return Wrong("control.url", "nothing is taken from control: set directory.control: true or policy.bundles: [{control: true}], or remove control")
+	default:
 		return nil
 	}
 	var errs []error
 	u, err := url.Parse(k.URL)
 	switch {
 	case k.URL == "":
-		errs = append(errs, Wrong("control.url", "required: directory.control is set, and nothing says where control is"))
+		errs = append(errs, Wrong("control.url", "required: something is taken from control, and nothing says where it is"))
 	case err != nil || u.Scheme != "https" || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" || u.Path != "" && u.Path != "/":
 		errs = append(errs, Wrong("control.url", "%q: give https://host:port", k.URL))
 	}
@@ -56,8 +61,9 @@ func (c *Config) validateControl() error {
 	case k.Pin != "" && (err != nil || len(pin) != 32):
 		errs = append(errs, Wrong("control.pin", "%q is no SHA-256 in hexadecimal, which has 64 digits", k.Pin))
 	}
-	if c.StateDir == "" && c.Directory.Dir == "" {
-		errs = append(errs, Wrong("directory.control", "set state_dir: the edge's certificate and its copy of the directory are kept there"))
+	kept := slices.ContainsFunc(c.Policy.Bundles, func(b Bundle) bool { return b.Kept != "" })
+	if c.StateDir == "" && c.Directory.Dir == "" && !kept {
+		errs = append(errs, Wrong(key, "set state_dir: the edge's certificate and its copies of what control sent are kept there"))
 	}
 	return errors.Join(errs...)
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -96,9 +97,12 @@ type OwnTests struct {
 // Bundle is one bundle of policy: where it comes from, and when it is too old.
 type Bundle struct {
 	Name  string `yaml:"name" doc:"The bundle's name, in logs and metrics. Default: the last element of path, url or image, without .tar.gz or tag."`
-	Path  string `yaml:"path" doc:"A directory, or a bundle's tarball (.tar.gz or .tar). Watched. One of path, url and image is required."`
+	Path  string `yaml:"path" doc:"A directory, or a bundle's tarball (.tar.gz or .tar). Watched. One of path, url, image and control is required."`
 	URL   string `yaml:"url" doc:"A bundle on an HTTP server: OPA's bundle service with its deltas and long polls, or any server of files with ETags. https, or http on loopback."`
 	Image string `yaml:"image" doc:"A bundle in a registry: a reference by tag, which is followed, or by digest."`
+
+	Control bool   `yaml:"control" doc:"true takes the bundle that is promoted at the control plane which the section control names, signed by control, within a second; a copy is kept in state_dir. Leave out path, url, image, service, interval and signing. Default: false."`
+	Kept    string `yaml:"-"` // for tools: the state_dir of an edge, whose copy of control's bundle is read instead of asking control
 
 	Service        string    `yaml:"service" doc:"The service whose certificates and credential are used for url; for image ca, cert, key and plain_http alone. Default: none."`
 	CredentialFile string    `yaml:"credential_file" doc:"For image: a file like Docker's config.json, which may name credential helpers. Default: Docker's own."`
@@ -144,7 +148,7 @@ func (c *Config) policyFrom(ref string) error {
 	if len(c.Policy.Bundles) == 1 {
 		b = c.Policy.Bundles[0]
 	}
-	b.Path, b.URL, b.Image = "", "", ""
+	b.Path, b.URL, b.Image, b.Control = "", "", "", false
 	image, isImage := strings.CutPrefix(ref, "oci://")
 	switch {
 	case isImage:
@@ -169,8 +173,16 @@ func BundleName(path string) string {
 	return name
 }
 
+// FromControl reports whether a bundle comes from the control plane.
+func (p Policy) FromControl() bool {
+	return slices.ContainsFunc(p.Bundles, func(b Bundle) bool { return b.Control })
+}
+
 // remoteName is the default name of a bundle from elsewhere: the last part of its path.
 func (b Bundle) remoteName() string {
+	if b.Control {
+		return "control"
+	}
 	if b.Image != "" {
 		repository, _, _ := strings.Cut(path.Base(b.Image), "@")
 		repository, _, _ = strings.Cut(repository, ":")

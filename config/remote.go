@@ -82,10 +82,19 @@ func (c *Config) ValidateServices(found *Problems) {
 			use(fmt.Sprintf("decision_log.sinks[%d].%s.service", i, kind), server.Service)
 		}
 	}
+	fromControl := 0
 	for i, b := range c.Policy.Bundles {
 		at := fmt.Sprintf("policy.bundles[%d]", i)
 		use(at+".service", b.Service)
 		elsewhere := b.URL + b.Image + b.Service + b.AfterMaxAge + b.CredentialFile
+		if b.Control && (b.Path+b.URL+b.Image+b.Service+b.CredentialFile != "" || b.Interval != 0 || b.Signing != nil) {
+			found.Add(at, Wrong(at, "with control: true leave out path, url, image, service, credential_file, interval and signing: control says all that"))
+		}
+		if b.Control {
+			if fromControl++; fromControl > 1 {
+				found.Add(at, Wrong(at, "control has one bundle for an edge, and another one here has control: true already"))
+			}
+		}
 		if b.Path != "" && (elsewhere != "" || b.Interval != 0 || b.LongPoll != nil || b.MaxAge != 0) {
 			found.Add(at, Wrong(at, "give one of path, url and image; service, interval and the like belong to the last two"))
 		}

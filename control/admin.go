@@ -142,12 +142,12 @@ func (s *adminService) ListEdges(ctx context.Context, r *connect.Request[api.Lis
 	for _, e := range list {
 		now, connected := s.fleet.lookup(e.ID)
 		if now.ID != "" { // newer than what is stored, but for what an edge does not say itself
-			e.Version, e.LastSeen, e.Revision, e.Degraded, e.Error = now.Version, now.LastSeen, now.Revision, now.Degraded, now.Error
+			e.Version, e.LastSeen, e.Revision, e.Degraded, e.Error, e.Policy, e.WithoutDirectory = now.Version, now.LastSeen, now.Revision, now.Degraded, now.Error, now.Policy, now.WithoutDirectory
 		}
 		one := &api.Edge{Id: e.ID, Name: e.Name, Environment: e.Environment, Version: e.Version, Connected: connected, Revision: e.Revision, EnrolledAt: at(e.Enrolled),
-			LastSeen: at(e.LastSeen), CertificateExpiresAt: at(e.Certificate), RevokedAt: at(e.Revoked), Degraded: e.Degraded, Error: e.Error}
+			LastSeen: at(e.LastSeen), CertificateExpiresAt: at(e.Certificate), RevokedAt: at(e.Revoked), Degraded: e.Degraded, Error: e.Error, Policy: e.Policy}
 		if of, err := s.store.Environment(e.Environment); err == nil {
-			if head := of.Snapshot().Revision(); head > e.Revision {
+			if head := of.Snapshot().Revision(); head > e.Revision && !e.WithoutDirectory {
 				one.Behind = head - e.Revision
 			}
 		}

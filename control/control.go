@@ -1,11 +1,12 @@
-// Package control is the control plane: one place in which the directories of all environments are managed, and from
-// which they are pushed to every edge. Edges decide without it.
+// Package control is the control plane: one place in which the directories and policies of all environments are managed,
+// and from which they go to every edge. Edges decide without it.
 //
 // It serves package api on one TLS port: clients with a token, edges with a certificate of control's own authority. What
 // it knows is in package store; a write is answered once it is on disk there, and a stream to each edge then carries it
 // on. Nothing here waits for an edge: one that is slow reads the database when it comes to it.
 //
-// It may import directory and its own parts: api, wire, store, authority, decisions. It never meets the gate or Envoy.
+// It may import directory, the readers of bundles and its own parts: api, wire, store, authority, decisions, policies. It
+// never meets the gate or Envoy: what is tried with a gate is tried in a process of its own, package judge.
 package control
 
 import (
@@ -28,7 +29,9 @@ import (
 	"gatehouse/control/api"
 	"gatehouse/control/authority"
 	"gatehouse/control/decisions"
+	"gatehouse/control/policies"
 	"gatehouse/control/store"
+	"gatehouse/control/wire"
 	"gatehouse/panics"
 )
 
@@ -41,6 +44,8 @@ type Config struct {
 	Clock  func() time.Time // nil: time.Now
 	// NewAdminToken makes a token with the scope admin, also where there are tokens already.
 	NewAdminToken bool
+	// Checker has bundles checked that are pushed: see policies.NewChecker.
+	Checker policies.Checker
 }
 
 // Bounds of the server.
@@ -68,6 +73,9 @@ type Server struct {
 	authority *authority.Authority
 	fleet     *fleet
 	snapshots *snapshots
+	policies  *policies.Store
+	checker   *policies.Checker
+	holds     chan struct{} // one for each request for a bundle that waits for a newer one
 	listener  net.Listener
 	limits    *limits
 	trail     *trail
@@ -84,7 +92,8 @@ func New(ctx context.Context, with Config) (s *Server, err error) {
 	if with.Logger == nil {
 		with.Logger = zap.NewNop()
 	}
-	s = &Server{with: with, logger: with.Logger, fleet: newFleet(), stopping: make(chan struct{}), limits: newLimits()}
+	s = &Server{with: with, logger: with.Logger, fleet: newFleet(), stopping: make(chan struct{}), limits: newLimits(), holds: make(chan struct{}, maxHolds),
+		checker: policies.NewChecker(with.Checker)}
 	if s.store, err = store.Open(ctx, store.Config{Dir: with.Dir, Logger: with.Logger, Clock: with.Clock}); err != nil {
 		return nil, err
 	}
@@ -99,6 +108,9 @@ func New(ctx context.Context, with Config) (s *Server, err error) {
 	}
 	if s.authority, err = authority.Open(with.Dir, serverNames(with), with.Clock); err != nil {
 		return nil, fmt.Errorf("the certificate authority: %w", err)
+	}
+	if s.policies, err = policies.Open(with.Dir, s.authority); err != nil {
+		return nil, fmt.Errorf("the folder of bundles: %w", err)
 	}
 	kept, err := decisions.Open(decisions.Config{Dir: filepath.Join(with.Dir, DecisionsFolder), Signer: s.authority, Logger: with.Logger, Clock: with.Clock})
 	if err != nil {
@@ -230,7 +242,7 @@ func (s *Server) tls() *tls.Config {
 		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return s.authority.Server() }, Time: s.with.Clock}
 }
 
-// handler serves the services.
+// handler serves the services, and the bundles.
 func (s *Server) handler() http.Handler {
 	options := []connect.HandlerOption{connect.WithReadMaxBytes(maxRequest), connect.WithCompressMinBytes(4 << 10), connect.WithRecover(
 		func(_ context.Context, spec connect.Spec, _ http.Header, value any) error {
@@ -242,11 +254,17 @@ func (s *Server) handler() http.Handler {
 	mux.Handle(path, s.tokenFirst(h))
 	path, h = api.NewAdminServiceHandler(&adminService{s}, options...)
 	mux.Handle(path, s.tokenFirst(h))
+	path, h = api.NewPolicyServiceHandler(&policyService{s, make(chan struct{}, 1)}, append(slices.Clip(options), connect.WithReadMaxBytes(maxPush))...)
+	mux.Handle(path, s.tokenFirst(h))
+	mux.Handle(api.PolicyServicePushRevisionProcedure, s.tokenFirst(few(make(chan struct{}, pushesAtOnce), h)))
+	mux.HandleFunc("GET /bundles/{project}/{environment}", s.fetch)
+	mux.HandleFunc("GET "+wire.BundlePath, s.fetch)
+	mux.HandleFunc("GET "+wire.SignerPath, s.signer)
 	path, h = api.NewDecisionServiceHandler(&decisionService{Server: s}, options...)
 	mux.Handle(path, s.tokenFirst(h))
 	mux.HandleFunc("POST "+DecisionsPath, s.takeDecisions)
 	// Changes are small and go to many: compressing them for each would cost more than it saves.
-	path, h = api.NewEdgeServiceHandler(&edgeService{s}, append(options, connect.WithCompression("gzip", nil, nil), connect.WithReadMaxBytes(maxEdgeRequest))...)
+	path, h = api.NewEdgeServiceHandler(&edgeService{s}, append(slices.Clip(options), connect.WithCompression("gzip", nil, nil), connect.WithReadMaxBytes(maxEdgeRequest))...)
 	mux.Handle(path, h)
 	for _, procedure := range []string{api.EdgeServiceEnrollProcedure, api.EdgeServiceRenewProcedure} {
 		mux.Handle(procedure, soon(h))

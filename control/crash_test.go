@@ -21,12 +21,14 @@ import (
 
 	"gatehouse/control"
 	"gatehouse/control/api"
+	"gatehouse/control/judge"
 )
 
 // asControl names the folder of a control that this program serves instead of running tests, so that a test can kill it.
 const asControl = "GATEHOUSE_TEST_CONTROL"
 
 func TestMain(m *testing.M) {
+	judge.Main()
 	if dir := os.Getenv(asControl); dir != "" {
 		s, err := control.New(context.Background(), control.Config{Dir: dir, Listen: os.Getenv("GATEHOUSE_TEST_LISTEN"), Logger: zap.NewNop()})
 		if err != nil {

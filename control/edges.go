@@ -195,7 +195,9 @@ func (p *push) receive(stop context.CancelCauseFunc) {
 			}
 			p.applied(is.Applied)
 		case *api.SyncRequest_Alive:
-			p.fleet.said(p.session, p.with.Clock(), func(e *store.Edge) { e.Degraded = reasons(is.Alive.GetDegraded()) })
+			p.fleet.said(p.session, p.with.Clock(), func(e *store.Edge) {
+				e.Degraded, e.Policy = reasons(is.Alive.GetDegraded()), short(is.Alive.GetPolicy())
+			})
 		}
 		select {
 		case p.heard <- struct{}{}:
@@ -241,11 +243,16 @@ func (p *push) greet(h *api.Hello) {
 	p.where = h
 	x := &p.session.edge // nobody else knows the session yet
 	x.Version, x.Degraded, x.LastSeen, x.Error, x.Revision = short(h.GetVersion()), reasons(h.GetDegraded()), p.with.Clock(), "", 0
+	x.Policy, x.WithoutDirectory = short(h.GetPolicy()), h.GetWithoutDirectory()
 }
 
 // run sends what the edge lacks, and then what changes.
 func (p *push) run(ctx context.Context) error {
-	if err := p.start(ctx); err != nil {
+	if p.where.GetWithoutDirectory() {
+		if err := p.head(); err != nil {
+			return err
+		}
+	} else if err := p.start(ctx); err != nil {
 		return err
 	}
 	beat := time.NewTicker(headEvery - time.Duration(rand.Int64N(int64(headEvery/5))))
@@ -257,7 +264,7 @@ func (p *push) run(ctx context.Context) error {
 	var pausing <-chan time.Time
 	for {
 		var wake <-chan struct{}
-		if pausing == nil {
+		if pausing == nil && !p.where.GetWithoutDirectory() {
 			list, more, err := p.environment.Since(ctx, p.at, maxChanges)
 			if err != nil {
 				return failure(err)
@@ -365,6 +372,9 @@ func (p *push) changes(list []store.Change) error {
 
 // head sends where the edge should stand, unless changes are on their way.
 func (p *push) head() error {
+	if p.where.GetWithoutDirectory() { // a heartbeat
+		return p.send(&api.SyncResponse{Message: &api.SyncResponse_Head{Head: &api.Head{Epoch: p.store.Epoch()}}})
+	}
 	now := p.environment.Snapshot()
 	if now.Revision() != p.at {
 		return nil

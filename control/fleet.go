@@ -1,6 +1,7 @@
 package control
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"strings"
@@ -93,7 +94,7 @@ func (f *fleet) applied(environment string, revision uint64) (out *api.WaitAppli
 	out = &api.WaitAppliedResponse{}
 	for _, x := range f.live {
 		switch {
-		case x.edge.Environment != environment:
+		case x.edge.Environment != environment || x.edge.WithoutDirectory:
 		case x.edge.Revision >= revision && x.edge.Error == "":
 			out.Edges = append(out.Edges, x.edge.Name)
 		default:
@@ -114,6 +115,19 @@ func (f *fleet) lookup(edge string) (store.Edge, bool) {
 		return x.edge, true
 	}
 	return f.gone[edge], false
+}
+
+// in are the connected edges of an environment, by name.
+func (f *fleet) in(environment string) (list []store.Edge) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, x := range f.live {
+		if x.edge.Environment == environment {
+			list = append(list, x.edge)
+		}
+	}
+	slices.SortFunc(list, func(a, b store.Edge) int { return cmp.Or(strings.Compare(a.Name, b.Name), strings.Compare(a.ID, b.ID)) })
+	return list
 }
 
 // take returns up to most edges whose last words are not stored yet.

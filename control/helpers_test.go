@@ -74,6 +74,7 @@ func (s *served) said(message string) {
 type clients struct {
 	api.DirectoryServiceClient
 	api.AdminServiceClient
+	api.PolicyServiceClient
 }
 
 func (s *served) with(token string, options ...connect.ClientOption) clients {
@@ -85,7 +86,7 @@ func clientsOf(t testing.TB, url, ca, token string, options ...connect.ClientOpt
 	t.Helper()
 	h := &http.Client{Transport: transport(t, ca, nil, nil)}
 	options = append(options, connect.WithInterceptors(cli.Bearer(token)))
-	return clients{api.NewDirectoryServiceClient(h, url, options...), api.NewAdminServiceClient(h, url, options...)}
+	return clients{api.NewDirectoryServiceClient(h, url, options...), api.NewAdminServiceClient(h, url, options...), api.NewPolicyServiceClient(h, url, options...)}
 }
 
 // ask makes a call that must succeed.
@@ -148,7 +149,7 @@ func follows(t testing.TB, url, pin, dir, token string) *edge {
 			defer e.mu.Unlock()
 			e.now, e.all = next, append(e.all, next.Revision())
 			return nil
-		}, func() []string { return []string{"bundles: none"} })
+		}, func() follow.State { return follow.State{Degraded: []string{"bundles: none"}} })
 	}()
 	e.stop = sync.OnceFunc(func() { cancel(); <-ended })
 	t.Cleanup(e.stop)

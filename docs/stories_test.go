@@ -52,6 +52,43 @@ until curl -sf -o /dev/null http://127.0.0.1:8080/healthz; do sleep 0.1; done`,
 	"docs/howto-streams.md":          {before: map[string]string{"$ curl -sN": `USERS=$(echo "$HOME"/gatehouse/*/users)`}},
 	"docs/howto-tenants.md":          {},
 	"docs/howto-uploads.md":          {},
+	"docs/troubleshooting.md": {from: "docs/testdata/troubleshooting", before: map[string]string{
+		"$ curl -s http://127.0.0.1:8080/orders\n": `python3 -m http.server -d app --bind 127.0.0.1 8000 >/dev/null 2>&1 &
+gatehouse token mint --sub vera --role viewer >vera.token 2>/dev/null
+gatehouse token mint --sub vera --role viewer --aud wiki >other.token 2>/dev/null
+serve() { gatehouse serve --wait-for-policy >serve.log 2>&1 & server=$!; until curl -s -o /dev/null http://127.0.0.1:9192/healthz; do sleep 0.05; done; }
+logged() { until tail -n 1 access.log | grep -q "$1"; do sleep 0.05; done; }
+serve
+envoy -c envoy.yaml --file-flush-interval-msec 50 >envoy.log 2>&1 &
+until curl -sf -o /dev/null http://127.0.0.1:8080/health; do sleep 0.05; done`,
+		"$ tail -n 1 access.log\nGET /orders 401": `logged ext_authz_denied`,
+		"$ curl -s -H \"authorization: Bearer $(cat vera.token)\" http://127.0.0.1:8080/orders\n": `mv policy/health.rego health.rego
+printf 'package shop.GET.health\nallowed if inptu.x\n' >policy/health.rego
+kill $server; wait $server || true; serve`,
+		"$ curl -s -o /dev/null -w '%{http_code} %{size_download} bytes\\n' http": `mv health.rego policy/health.rego; kill $server; wait $server || true`,
+		"$ tail -n 1 access.log\nGET /orders 503":                                 `logged ext_authz_error`,
+		"$ curl -s -o /dev/null -w '%{http_code} %{size_download} bytes\\n' -H":   `serve`,
+		"$ tail -n 1 access.log\nGET /orders 500":                                 `logged ext_authz_invalid`,
+		"$ gatehouse status --admin": `gatehouse control serve --data control --listen 127.0.0.1:9193 >control.out 2>control.log & control=$!
+until grep -q GATEHOUSE_CONTROL_TOKEN control.out; do sleep 0.1; done
+eval "$(grep -o 'export GATEHOUSE_CONTROL_TOKEN=.*' control.out)"
+export GATEHOUSE_CONTROL_URL=https://127.0.0.1:9193 GATEHOUSE_CONTROL_CA=$PWD/control/ca.pem
+gatehouse control enroll --edge web-1 --out enroll.token >/dev/null
+cat >edge.yaml <<'END'
+state_dir: ./state
+listen: {grpc: ["127.0.0.1:9194"], admin: "127.0.0.1:9195"}
+policy: {decision: shop/GET/health/allowed, bundles: [{name: app, path: policy}]}
+directory: {control: true, max_age: 1h}
+control: {url: "https://127.0.0.1:9193", ca: control/ca.pem, enroll_token_file: enroll.token}
+END
+gatehouse serve -c edge.yaml 2>edge.log &
+until grep -q 'connected to control' edge.log; do sleep 0.05; done
+kill $control; wait $control || true
+until curl -s http://127.0.0.1:9195/readyz | grep -q control; do sleep 0.05; done`,
+	}, after: `for m in $(curl -s http://127.0.0.1:9192/metrics http://127.0.0.1:9195/metrics | sed -n 's/^# TYPE \(gatehouse_[a-z_]*\) .*/\1/p'); do
+  grep -q "$m[^a-z_]" "$DOCS/metrics.md" || { echo "docs/metrics.md lacks $m"; exit 1; }
+done`},
+	"docs/upgrade.md": {from: "examples/flask-orders", before: map[string]string{"gatehouse config validate": "gatehouse token mint --sub vera >/dev/null 2>&1"}},
 	"docs/identity.md": {from: "examples/flask-orders", before: map[string]string{
 		"$ gatehouse token why": "gatehouse token mint --sub u1 --config gatehouse.yaml >token.txt",
 	}},
@@ -152,7 +189,7 @@ func (p *page) follow(t *testing.T, s story, bin string) {
 	c.Dir = dir
 	c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	c.Cancel = func() error { return syscall.Kill(-c.Process.Pid, syscall.SIGKILL) }
-	c.Env = append(os.Environ(), "PATH="+path, "NO_COLOR=1", "HOME="+outputs, "XDG_STATE_HOME="+outputs, "GATEHOUSE_IMAGES="+outputs+"/images", "PYTHONDONTWRITEBYTECODE=1")
+	c.Env = append(os.Environ(), "PATH="+path, "NO_COLOR=1", "HOME="+outputs, "XDG_STATE_HOME="+outputs, "GATEHOUSE_IMAGES="+outputs+"/images", "PYTHONDONTWRITEBYTECODE=1", "DOCS="+filepath.Join(root, "docs"))
 	out, err := c.CombinedOutput()
 	if err != nil {
 		t.Errorf("%s: %v\n%s", p.name, err, out)
@@ -261,7 +298,7 @@ func matches(page, text string) bool {
 }
 
 // wellKnown are the ports that pages speak of. Each page is followed with others, so that several can be at once.
-var wellKnown = regexp.MustCompile(`\b(8080|8000|8001|9191|9192|9193|9901)\b`)
+var wellKnown = regexp.MustCompile(`\b(8080|8000|8001|9191|9192|9193|9194|9195|9901)\b`)
 
 func freePorts(t *testing.T, script string) *strings.Replacer {
 	t.Helper()

@@ -19,10 +19,6 @@ import (
 // controlConfig says where a directory of the control plane comes from. The zero value: it comes from elsewhere.
 type controlConfig struct{ URL, CA, Pin, TokenFile, Name, Dir string }
 
-func controlOf(c *config.Config) controlConfig {
-	return controlConfig{URL: c.Control.URL, CA: c.Control.CA, Pin: c.Control.Pin, TokenFile: c.Control.EnrollTokenFile, Name: c.Control.Name, Dir: c.ControlDir()}
-}
-
 // control makes s the source of a directory that is pushed by control. A previous source of the same control hands its
 // follower over, which goes on where it is.
 func (s *directorySource) control(c *config.Config, before *directorySource) *directorySource {
@@ -101,7 +97,7 @@ func (s *directorySource) runControl(ctx context.Context, publish func(*director
 				case <-ctx.Done():
 					return ctx.Err()
 				}
-			}, func() []string { return s.others() })
+			}, s.state)
 		})
 	})
 	timer := time.NewTimer(0)
@@ -163,9 +159,20 @@ func (s *directorySource) degradedControl(is *DirectoryStatus) (list []string) {
 	return list
 }
 
-// othersDegraded lists what does not work besides the directory, for control's table of edges.
-func (e *engine) othersDegraded() []string {
-	return slices.Concat(e.publisher.gate.View().Degraded(), e.bundles.Degraded(), e.degradedRoutes(), e.sink.log.Degraded())
+// stateForControl is what control is told of this edge: what does not work besides the directory, and which policy of
+// control's is in force.
+func (e *engine) stateForControl() follow.State {
+	v := e.publisher.gate.View()
+	out := follow.State{Degraded: slices.Concat(v.Degraded(), e.bundles.Degraded(), e.degradedRoutes(), e.sink.log.Degraded())}
+	if v.Policy == nil || e.controlBundle == "" {
+		return out
+	}
+	for _, b := range v.Policy.Bundles() {
+		if b.Name == e.controlBundle {
+			out.Policy = b.Revision
+		}
+	}
+	return out
 }
 
 // The metrics of an edge that follows control.

@@ -34,10 +34,10 @@ type directorySource struct {
 	failed atomic.Uint64  // failed loads
 	store  *journal.Store // of a writable directory (writable.go); nil: it comes from elsewhere, or could not be opened
 
-	follower *follow.Follower // of a directory of control (control.go); nil: it comes from elsewhere, or could not be opened
-	version  string           // of this process, for control
-	readOnly bool             // a tool reads the copy of what control sent
-	others   func() []string  // what does not work besides the directory; set before run
+	follower *follow.Follower    // of a directory of control (control.go); nil: it comes from elsewhere, or could not be opened
+	version  string              // of this process, for control
+	readOnly bool                // a tool reads the copy of what control sent
+	state    func() follow.State // of this edge, for control; set before run
 
 	load                   func(context.Context, directoryConfig) (*directory.Snapshot, error)
 	lookWithin, loadWithin time.Duration

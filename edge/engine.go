@@ -26,22 +26,25 @@ import (
 // engine runs everything of one configuration beside the requests: it keeps keys and policy up to date and publishes
 // each new version. A reload makes a new engine and ends the old one.
 type engine struct {
-	settings     *gate.Settings
-	verifier     *identity.Verifier
-	minter       *mint.Minter // nil without headers.jwt
-	bundles      *bundles.Manager
-	sink         *sink
-	protos       *descriptors // nil where none are configured
-	routes       []*routeTable
-	directory    *directorySource // nil where there is none
-	keys         *identity.Keys   // as first loaded; nil where no issuer is configured
-	directoryErr error            // why there is no directory after the first load
-	policy       *policy.Snapshot // as first loaded; nil where it does not compile yet
-	metrics      *prometheus.Registry
-	logger       *zap.Logger
-	smoke        func(context.Context, *gate.Gate) error // policy.smoke; nil: no requests
-	gate         *gate.Gate                              // set by start
-	publisher    *publisher                              // set by start, too
+	settings      *gate.Settings
+	verifier      *identity.Verifier
+	minter        *mint.Minter // nil without headers.jwt
+	bundles       *bundles.Manager
+	sink          *sink
+	protos        *descriptors // nil where none are configured
+	routes        []*routeTable
+	directory     *directorySource // nil where there is none
+	control       *controlLink     // nil where nothing is taken from control but the directory
+	controlBundle string           // the name of the bundle that comes from control; "": none does
+	controlKept   string           // for tools: the state_dir with the copy of it that is read instead
+	keys          *identity.Keys   // as first loaded; nil where no issuer is configured
+	directoryErr  error            // why there is no directory after the first load
+	policy        *policy.Snapshot // as first loaded; nil where it does not compile yet
+	metrics       *prometheus.Registry
+	logger        *zap.Logger
+	smoke         func(context.Context, *gate.Gate) error // policy.smoke; nil: no requests
+	gate          *gate.Gate                              // set by start
+	publisher     *publisher                              // set by start, too
 
 	published chan struct{} // signals a publication: see follow
 
@@ -96,6 +99,7 @@ func newEngine(ctx context.Context, c Config, before *engine) (e *engine, policy
 		e.routes = append(e.routes, table)
 	}
 	e.loadDirectory(ctx, c, before)
+	found.Add("control", e.linkControl(c, before))
 	if cfg.Identity.Required && !cfg.Identity.Configured() {
 		found.Add("identity.required", config.Wrong("identity.required", "no credential is configured, so every request would be denied"))
 	}
@@ -171,6 +175,7 @@ func (e *engine) newBundles(with Config, before *engine) (*bundles.Manager, erro
 		c.Succeeds = before.bundles
 	}
 	c.Busy = with.Busy
+	e.fromControl(with.Config, &c)
 	return bundles.New(c)
 }
 
@@ -185,7 +190,7 @@ func (e *engine) loadDirectory(ctx context.Context, with Config, before *engine)
 	if e.directory = newDirectorySource(c, e.logger, old); e.directory == nil {
 		return
 	}
-	e.directory.version, e.directory.others = with.Version, e.othersDegraded
+	e.directory.version, e.directory.state = with.Version, e.stateForControl
 	e.metrics.MustRegister(e.directory)
 	if err := e.directory.start(ctx, revision); err != nil {
 		key := "directory.file"
@@ -244,6 +249,9 @@ func (e *engine) start(own *publisher, failed func(error)) {
 			panics.Loop(ctx, "following the directory", func(ctx context.Context) { e.directory.run(ctx, publish) })
 		})
 	}
+	if e.control != nil {
+		e.wait.Go(func() { panics.Loop(ctx, "following control", e.control.run) })
+	}
 	if files := e.followers(); len(files) > 0 {
 		e.wait.Go(func() {
 			panics.Loop(ctx, "following files", func(ctx context.Context) { e.follow(ctx, files) })
@@ -273,10 +281,13 @@ func (e *engine) publish(ctx context.Context, s *policy.Snapshot) error {
 			parts = append(parts, r.part(table))
 		}
 	}
-	if err == nil || len(parts) == 1 || e.publisher.publish(ctx, e, parts...) != nil {
-		return err
+	if err != nil && len(parts) > 1 && e.publisher.publish(ctx, e, parts...) == nil {
+		err = nil
 	}
-	return nil
+	if f := e.follower(); f != nil && err == nil {
+		f.Tell()
+	}
+	return err
 }
 
 // shutDown ends the engine and waits for it. What it published stays active.

@@ -327,23 +327,36 @@ func services(c *config.Config) map[string]upstream.Service {
 
 // bundleRemote is the remote source of a bundle, nil for a path.
 func bundleRemote(b config.Bundle, services map[string]upstream.Service) *bundles.Remote {
+	if b.Control {
+		return &bundles.Remote{MaxAge: time.Duration(b.MaxAge), Withdraw: b.AfterMaxAge == "deny", LongPoll: longPoll(b)} // where it is fetched from is added by who follows control
+	}
 	if b.URL == "" && b.Image == "" {
 		return nil
 	}
 	r := &bundles.Remote{URL: b.URL, Image: b.Image, Service: services[b.Service], CredentialFile: b.CredentialFile,
 		Interval: time.Duration(b.Interval), MaxAge: time.Duration(b.MaxAge), Withdraw: b.AfterMaxAge == "deny"}
-	if b.LongPoll != nil {
-		if r.LongPoll = time.Duration(*b.LongPoll); r.LongPoll == 0 {
-			r.LongPoll = -1
-		}
-	}
+	r.LongPoll = longPoll(b)
 	return r
 }
+
+// longPoll is how long a request may be held; 0: the default, below zero: not at all.
+func longPoll(b config.Bundle) time.Duration {
+	if b.LongPoll == nil {
+		return 0
+	}
+	if d := time.Duration(*b.LongPoll); d != 0 {
+		return d
+	}
+	return -1
+}
+
+// bundlesDir is where an edge keeps its bundles.
+func bundlesDir(state string) string { return filepath.Join(state, "bundles") }
 
 // addRemote adds the settings of remote bundles.
 func addRemote(c *config.Config, out *bundles.Config) {
 	if c.StateDir != "" {
-		out.Dir = filepath.Join(c.StateDir, "bundles")
+		out.Dir = bundlesDir(c.StateDir)
 		out.Archive = bundles.Archive{Dir: c.ArchiveDir(), For: time.Duration(c.DecisionLog.Keep), Bytes: int64(c.DecisionLog.KeepSize)}
 	}
 	if c.Status.URL != "" {

@@ -238,7 +238,7 @@ func TestRouteTableWhileRunning(t *testing.T) {
 		strings.Replace(table, cheapest, strings.Replace(cheapest, "name:", "nmae:", 1), 1): fmt.Sprintf("routes.yaml:%d: unknown key \"nmae\"", lineOf(table, "    name: cheapest_item")),
 		strings.Replace(table, "GET /items/cheapest", "GET items/{cheapest", 1):             fmt.Sprintf("routes.yaml:%d: ", lineOf(table, "  - route: GET /items/cheapest")),
 		strings.Replace(table, "framework: fastapi", "framework: fastpai", 1):               "routes.yaml:1: ",
-		table + "  - GET /new\n": "define shop.GET.new.allowed",
+		table + "  - GET /new\n": "define data.shop.GET.new.allowed",
 		strings.Replace(table, cheapest, cheapest+"  - GET /items/{item_id}\n", 1): "line " + fmt.Sprint(lineOf(table, cheapest)+3),
 		"": "routes.yaml:1: ",
 	}

@@ -196,7 +196,7 @@ func (a *application) assembleRules(snapshot *policy.Snapshot) error {
 	}
 	a.notices = missing
 	for _, name := range finder.unmatchedRules() {
-		a.notices = append(a.notices, fmt.Sprintf("%s: rule %s belongs to no route", a.label(), name))
+		a.notices = append(a.notices, fmt.Sprintf("%s: rule data.%s belongs to no route", a.label(), name))
 	}
 	return nil
 }
@@ -226,7 +226,7 @@ func (f *ruleFinder) rulesOf(route *routes.Route) (rules map[string]*rule, missi
 		}
 		if slices.Contains(required, method) {
 			path, _ := routes.RulePath(f.app.Root, method, route.Template) // find checked it already
-			missing = append(missing, fmt.Sprintf("%s: %s %s has no rule: define %s.%s", f.app.label(), method, route.Template, routes.RuleName(path), RouteRule))
+			missing = append(missing, fmt.Sprintf("%s: %s %s has no rule: define data.%s.%s", f.app.label(), method, route.Template, routes.RuleName(path), RouteRule))
 		}
 	}
 	if route.Methods == nil { // custom methods: only a rule for every method can apply

@@ -340,7 +340,7 @@ func TestAsertoRules(t *testing.T) {
 			t.Errorf("%s as %v: %s by %q (%v), want %s by %q", tt.request, tt.who, verdict(got), got.Diagnostics.Asked, got.Diagnostics.Cause, tt.want, tt.asked)
 		}
 	}
-	if got, want := strings.Join(g.View().Notices(), "\n"), "the application: GET /stats has no rule: define todoapp.GET.stats.allowed"; got != want {
+	if got, want := strings.Join(g.View().Notices(), "\n"), "the application: GET /stats has no rule: define data.todoapp.GET.stats.allowed"; got != want {
 		t.Errorf("notices:\n%s, want\n%s", got, want)
 	}
 }
@@ -381,18 +381,18 @@ func TestRulesAndRoutesMustFit(t *testing.T) {
 	}{
 		"both sides": {root, compileFiles(t, "package app.GET.a\nallowed := true", `package app.GET["b-c"].__id`+"\nallowed := true", "package app.DELETE.gone\nallowed := true", "package app.lib\nallow := true", "package other.GET.x\nallowed := true"),
 			table("  - GET, POST /a", "  - GET /b-c/<int:id>", "  - GET /2fa/<path:p>"), []string{
-				"the application: POST /a has no rule: define app.POST.a.allowed",
-				`the application: GET /2fa/<path:p> has no rule: define app.GET["2fa"].__p.allowed`,
-				"the application: rule app.DELETE.gone.allowed belongs to no route"}, nil},
+				"the application: POST /a has no rule: define data.app.POST.a.allowed",
+				`the application: GET /2fa/<path:p> has no rule: define data.app.GET["2fa"].__p.allowed`,
+				"the application: rule data.app.DELETE.gone.allowed belongs to no route"}, nil},
 		"strict":             {strict, good, table("  - GET, POST /a"), nil, []string{"policy.strict_routes", "POST /a", "app.POST.a.allowed"}},
-		"strict, of many":    {strict, good, table("  - GET /1", "  - GET /2", "  - GET /3", "  - GET /4", "  - GET /5", "  - GET /6", "  - GET /7"), nil, []string{"GET /5 has no rule: define app.GET[\"5\"].allowed; and 2 more"}},
+		"strict, of many":    {strict, good, table("  - GET /1", "  - GET /2", "  - GET /3", "  - GET /4", "  - GET /5", "  - GET /6", "  - GET /7"), nil, []string{"GET /5 has no rule: define data.app.GET[\"5\"].allowed; and 2 more"}},
 		"no table":           {root, good, nil, nil, []string{"policy.root needs a route table"}},
 		"one rule, two":      {root, good, table("  - GET /a/__b", "  - GET /a/<b>"), nil, []string{"/a/__b", "/a/<b>", "line 3", "line 4"}},
 		"two converters":     {root, good, table("  - GET /a/<int:b>", "  - GET /a/<b>"), nil, []string{"/a/<int:b>", "/a/<b>"}},
 		"shadowed":           {root, good, table("  - GET /a", "  - GET /a/allowed"), nil, []string{"/a/allowed", "stands in its way", "line 4"}},
 		"not the same verb":  {root, compileFiles(t, "package app.GET.a.__b\nallowed := true", "package app.POST.a.__b\nallowed := true"), table("  - GET /a/<int:b>", "  - POST /a/<b>"), nil, nil},
 		"closing slash":      {root, compileFiles(t, "package app.GET.a\nallowed := true"), table("  - GET /a", "  - GET /a/"), nil, nil},
-		"a rule of no shape": {root, compileFiles(t, "package app.GET\na := true"), table("  - GET /"), []string{"the application: GET / has no rule: define app.GET.allowed"}, nil},
+		"a rule of no shape": {root, compileFiles(t, "package app.GET\na := true"), table("  - GET /"), []string{"the application: GET / has no rule: define data.app.GET.allowed"}, nil},
 		"no decision":        {gate.App{Decision: []string{"app", "nothing"}}, good, nil, nil, []string{`"app/nothing" is not defined`}},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -47,13 +47,13 @@ func TestRulesOfARoute(t *testing.T) {
 			[]string{"package shop.ANY[\"/**\"]\nallowed := true", "package shop.ANY.orders[\"/**\"]\nallowed := false", "package shop.ANY.admin[\"/**\"]\nallowed := false"},
 			"GET /administration/, HEAD /administration/, GET /elsewhere, HEAD /elsewhere", ""},
 		"a prefix is not meant for an expression that only looks like it": {
-			[]string{"package shop.ANY.api[\"/**\"]\nallowed := true"}, "", "rule shop.ANY.api[\"/**\"].allowed belongs to no route"},
+			[]string{"package shop.ANY.api[\"/**\"]\nallowed := true"}, "", "rule data.shop.ANY.api[\"/**\"].allowed belongs to no route"},
 		"a package is no rule": {
 			[]string{"package shop.ANY.orders.__id.GET\nallowed := true"}, "GET /orders/1/GET/, HEAD /orders/1/GET/", ""},
 		"a set is no rule": {
 			[]string{"package shop.ANY.orders\nGET contains \"allowed\""}, "", ""},
 		"no route": {
-			[]string{"package shop.ANY.order\nGET := true\nhelper := true"}, "", "rule shop.ANY.order.GET belongs to no route"},
+			[]string{"package shop.ANY.order\nGET := true\nhelper := true"}, "", "rule data.shop.ANY.order.GET belongs to no route"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			g := openApps(t, compileFiles(t, append(c.modules, "package other\nx := 1")...), map[string]*routes.Table{"": routeTable(t, "django", table)},

@@ -62,7 +62,7 @@ func (p *Replayer) Rule(r *Recorded) (*policy.Entry, error) {
 		}
 		entry, err := p.view.Policy.Entry(path)
 		if entry == nil && err == nil && !byRoute {
-			err = notAsked("the policy has no rule %s", strings.Join(path, "/"))
+			err = notAsked("the policy has no rule data.%s", routes.RuleName(path))
 		}
 		return entry, err
 	}
@@ -73,7 +73,7 @@ func (p *Replayer) Rule(r *Recorded) (*policy.Entry, error) {
 	case len(app.Decision) > 0:
 		entry, err := p.view.Policy.Entry(app.Decision)
 		if entry == nil && err == nil {
-			err = notAsked("the policy has no rule %s", strings.Join(app.Decision, "/"))
+			err = notAsked("the policy has no rule data.%s", routes.RuleName(app.Decision))
 		}
 		return entry, err
 	case r.Route == "":

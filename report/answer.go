@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"gatehouse/gate"
+	"gatehouse/routes"
 	"gatehouse/terminal"
 	"gatehouse/trial"
 )
@@ -33,7 +34,9 @@ func Answer(w io.Writer, a *trial.Request, answer *gate.Answer, caller string) e
 	for _, p := range answer.Diagnostics.Match.Params {
 		line("param", "%s = %q", p.Name, p.Value)
 	}
-	line("rule", "%s", answer.Diagnostics.Asked)
+	if path, _ := gate.RulePathNamed(answer.Diagnostics.Asked); path != nil {
+		line("rule", "data.%s", routes.RuleName(path))
+	}
 	line("memo", "%s", trial.MemoOf(answer).Text())
 	line("revision", "%s", answer.Diagnostics.Revision)
 	to := "to client"

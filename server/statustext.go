@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"gatehouse/edge"
 	"gatehouse/terminal"
 )
 
@@ -59,7 +60,7 @@ func (s *Status) Write(w io.Writer, now time.Time) error {
 		wrong(r.Error)
 	}
 	if d := s.Directory; d != nil {
-		line("directory", "%s: revision %d, %s, %s", d.File, d.Revision, terminal.Count(d.Objects, "object"), terminal.Count(d.Relations, "relation"))
+		line("directory", "%s: revision %d, %s, %s", whence(d), d.Revision, terminal.Count(d.Objects, "object"), terminal.Count(d.Relations, "relation"))
 		wrong(firstLine(d.Error))
 	}
 	for _, k := range s.Keys {
@@ -88,6 +89,17 @@ func (s *Status) Write(w io.Writer, now time.Time) error {
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
+}
+
+// whence says where a directory is from.
+func whence(d *edge.DirectoryStatus) string {
+	switch {
+	case d.File != "":
+		return d.File
+	case d.Control != nil:
+		return "from control"
+	}
+	return "written here"
 }
 
 func appOf(name string) string {

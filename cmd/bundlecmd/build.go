@@ -47,15 +47,25 @@ type buildFlags struct {
 func bundleBuildCommand() *cobra.Command {
 	var f buildFlags
 	c := &cobra.Command{
-		Use:   "build DIR",
+		Use:   "build [DIR]",
 		Short: "Build a tarball or image from a directory",
 		Long: `Compiles a directory like an activation, and builds a tarball (--out) or an image in the local store (-t). Builds are
 reproducible: the same files give the same digest. The bundle contains the files that Gatehouse reads: .manifest, *.rego with the
-tests, data.json and data.yaml. A bundle that does not compile is not built.`,
+tests, data.json and data.yaml. A bundle that does not compile is not built. Without DIR it is the only bundle of the configuration that is on
+this machine.`,
 		Example: `  gatehouse bundle build ./policy --out bundle.tar.gz
   gatehouse bundle build ./policy -t registry.example.com/policies/app:1.4 --revision "$(git rev-parse HEAD)"`,
-		Args: grammar.Arguments("gatehouse bundle build ./policy --out bundle.tar.gz", 1),
-		RunE: func(c *cobra.Command, args []string) error { return f.run(c, args[0]) },
+		Args: grammar.Arguments("gatehouse bundle build ./policy --out bundle.tar.gz", 0, 1),
+		RunE: func(c *cobra.Command, args []string) error {
+			args, err := f.Local(args)
+			if err != nil {
+				return err
+			}
+			if len(args) > 1 {
+				return fmt.Errorf("%s has several bundles: name the folder of one, such as %s", f.Config, args[0])
+			}
+			return f.run(c, args[0])
+		},
 	}
 	f.CompileFlags.Add(c)
 	f.AddStore(c)
@@ -138,17 +148,17 @@ type bundleTestFlags struct {
 func bundleTestCommand() *cobra.Command {
 	var f bundleTestFlags
 	c := &cobra.Command{
-		Use:   "test BUNDLE",
+		Use:   "test [BUNDLE]...",
 		Short: "Run a bundle's Rego tests",
 		Long: `Compiles a bundle like an activation and runs every test in its *_test.rego files, without network access.
-gatehouse test runs these and also tables of requests.
+Without BUNDLE they are those of the configuration that are on this machine. gatehouse test runs these and also tables of requests.
 
 Exit code: 0 all passed, 1 a test failed, 2 the tests could not run.`,
-		Example: `  gatehouse bundle test ./policy
+		Example: `  gatehouse bundle test
+  gatehouse bundle test ./policy
   gatehouse bundle test registry.example.com/policies/app:1.4 --config gatehouse.yaml`,
-		Args: grammar.Arguments("gatehouse bundle test ./policy", 1),
 		RunE: func(c *cobra.Command, args []string) error {
-			failed, err := f.test(c, args[0])
+			failed, err := f.tests(c, args)
 			if err != nil {
 				return err // exit code 1 is a failed test
 			}
@@ -169,38 +179,25 @@ Exit code: 0 all passed, 1 a test failed, 2 the tests could not run.`,
 	return c
 }
 
-func (f *bundleTestFlags) test(c *cobra.Command, arg string) (failed int, err error) {
+// tests runs the tests of each bundle, and prints what came of all.
+func (f *bundleTestFlags) tests(c *cobra.Command, args []string) (failed int, err error) {
 	match, err := regexp.Compile(f.run)
 	if err != nil {
 		return 0, fmt.Errorf("--run: %w", err)
 	}
-	o, err := f.OpenBundle(c.Context(), arg, bundler.Pulled)
-	if err != nil {
+	if args, err = f.Local(args); err != nil {
 		return 0, err
 	}
-	made, err := f.Compile(c.Context(), o)
-	if err != nil {
-		return 0, err
-	}
-	results, err := policy.RunTests(c.Context(), made.Settings, made.All, made.Tests, match)
-	if err != nil {
-		return 0, err
-	}
-	outcomes := trial.RegoOutcomes(results, func(file string) string {
-		_, file, _ = strings.Cut(file, "/") // the bundle's name is in front
-		if info, err := os.Stat(o.Path); err == nil && info.IsDir() {
-			file = filepath.Join(o.Path, filepath.FromSlash(file))
+	var outcomes []trial.Outcome
+	for _, arg := range args {
+		of, err := f.test(c, arg, match)
+		if err != nil {
+			return 0, err
 		}
-		return file
-	})
-	for _, notice := range made.Notices {
-		fmt.Fprintln(c.ErrOrStderr(), "notice: "+notice)
+		outcomes = append(outcomes, of...)
 	}
-	switch {
-	case len(outcomes) == 0 && f.run != "":
-		return 0, fmt.Errorf("there are no tests in %s that --run %q matches", arg, f.run)
-	case len(outcomes) == 0:
-		fmt.Fprintf(c.ErrOrStderr(), "notice: %s compiles; it has no tests, which would be in files named *_test.rego\n", arg)
+	if len(outcomes) == 0 && f.run != "" {
+		return 0, fmt.Errorf("there are no tests in %s that --run %q matches", strings.Join(args, ", "), f.run)
 	}
 	if f.junit != "" {
 		if err := trial.WriteJUnit(f.junit, outcomes); err != nil {
@@ -212,6 +209,35 @@ func (f *bundleTestFlags) test(c *cobra.Command, arg string) (failed int, err er
 		return out.Failed(), out.WriteJSON(c.OutOrStdout())
 	}
 	return out.Failed(), out.Write(c.OutOrStdout())
+}
+
+func (f *bundleTestFlags) test(c *cobra.Command, arg string, match *regexp.Regexp) ([]trial.Outcome, error) {
+	o, err := f.OpenBundle(c.Context(), arg, bundler.Pulled)
+	if err != nil {
+		return nil, err
+	}
+	made, err := f.Compile(c.Context(), o)
+	if err != nil {
+		return nil, err
+	}
+	results, err := policy.RunTests(c.Context(), made.Settings, made.All, made.Tests, match)
+	if err != nil {
+		return nil, err
+	}
+	outcomes := trial.RegoOutcomes(results, func(file string) string {
+		_, file, _ = strings.Cut(file, "/") // the bundle's name is in front
+		if info, err := os.Stat(o.Path); err == nil && info.IsDir() {
+			file = filepath.Join(o.Path, filepath.FromSlash(file))
+		}
+		return file
+	})
+	for _, notice := range made.Notices {
+		fmt.Fprintln(c.ErrOrStderr(), "notice: "+notice)
+	}
+	if len(outcomes) == 0 && f.run == "" {
+		fmt.Fprintf(c.ErrOrStderr(), "notice: %s compiles; it has no tests, which would be in files named *_test.rego\n", arg)
+	}
+	return outcomes, nil
 }
 
 // keyFlags name a key.

@@ -8,6 +8,7 @@ import (
 	"os"
 	"slices"
 	"text/tabwriter"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -87,7 +88,9 @@ the digest: NAME@sha256:... always refers to this image, even if the tag moves.`
 				return err
 			}
 			defer client.Close()
-			if err := client.Push(c.Context(), i, name); err != nil {
+			done := progress(c, fmt.Sprintf("uploading %s, %s", name, terminal.Count(len(i.Tarball()), "byte")))
+			err = client.Push(c.Context(), i, name)
+			if done(); err != nil {
 				return err
 			}
 			out := describe(i)
@@ -99,6 +102,11 @@ the digest: NAME@sha256:... always refers to this image, even if the tag moves.`
 	f.AddRegistry(c)
 	output.Add(c, "one object")
 	return c
+}
+
+// progress says what is going on where it takes long, until done is called.
+func progress(c *cobra.Command, what string) (done func()) {
+	return terminal.Progress(c.ErrOrStderr(), func(took time.Duration) string { return fmt.Sprintf("%s: %s", what, took.Round(time.Second)) })
 }
 
 func bundlePullCommand() *cobra.Command {
@@ -127,8 +135,9 @@ func bundlePullCommand() *cobra.Command {
 				return err
 			}
 			defer client.Close()
+			done := progress(c, "fetching "+args[0])
 			i, err := client.Pull(c.Context(), args[0])
-			if err != nil {
+			if done(); err != nil {
 				return err
 			}
 			o := &bundler.Bundle{Name: "image", Image: i}

@@ -2,11 +2,10 @@ package completing
 
 // arguments is what the arguments of a command are, by their place.
 func arguments() map[string][]words {
-	methods := fixed("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", "WEBSOCKET")
 	none := fixed()
 	return map[string][]words{
 		"check":           {methods, paths, none},
-		"routes match":    {nil, methods, paths, none},
+		"routes match":    {methods, pathsOrMethods, paths, none},
 		"explain":         {decisions, none},
 		"eval":            {references, none},
 		"config explain":  {keys, none},
@@ -57,6 +56,10 @@ func flags() map[string]words {
 		"k8s generate --mode":  fixed("service", "sidecar"),
 		"k8s generate --app":   none,
 	}
+}
+
+func methods(*question) []string {
+	return []string{"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", "WEBSOCKET"}
 }
 
 func none(*question) []string { return nil }

@@ -49,7 +49,7 @@ func (q *question) config() *config.Config {
 // tables are the route tables of the configuration, or the one that the command's first argument names.
 func (q *question) tables() (found []*routes.Table) {
 	var files []string
-	if q.command.Name() == "match" && len(q.args) > 0 && strings.Contains(q.command.Use, "FILE") && !isMethod(q.args[0]) {
+	if q.command.Name() == "match" && len(q.args) > 0 && !isMethod(q.args[0]) {
 		files = q.args[:1]
 	} else if c := q.config(); c != nil {
 		for _, app := range c.Applications() {
@@ -89,6 +89,14 @@ func paths(q *question) (found []string) {
 		}
 	}
 	return found
+}
+
+// pathsOrMethods is what may come behind the first argument of routes match, which is a method or a table.
+func pathsOrMethods(q *question) []string {
+	if isMethod(q.args[0]) {
+		return paths(q)
+	}
+	return methods(q)
 }
 
 // samplePath is a path that the route takes, "" where none is found.

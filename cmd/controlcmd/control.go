@@ -20,13 +20,14 @@ import (
 func Command() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "control",
-		Short: "Manage the directory of many edges in one place",
-		Long: `The control plane: users and relations of all environments in one place, pushed to every edge, which decides without
+		Short: "Manage the directory and the policies of many edges in one place",
+		Long: `The control plane: users, relations and policies of all environments in one place, for every edge, which decides without
 it. serve runs it; the others are its clients and take a token from GATEHOUSE_CONTROL_TOKEN or --token-file.`,
 	}
 	directory := grammar.Family(&cobra.Command{Use: "directory", Short: "Write the directory of an environment"}, importCommand(), setCommand(), deleteCommand())
 	token := grammar.Family(&cobra.Command{Use: "token", Short: "Make, list and revoke service tokens"}, tokenCreateCommand(), tokenListCommand(), tokenRevokeCommand())
-	return grammar.Family(c, serveCommand(), statusCommand(), environmentCommand(), token, enrollCommand(), revokeCommand(), directory, changesCommand(), decisionsCommand())
+	return grammar.Family(c, serveCommand(), statusCommand(), environmentCommand(), token, enrollCommand(), revokeCommand(), directory, changesCommand(),
+		pushCommand(), promoteCommand(), rollbackCommand(), revisionsCommand(), diffCommand(), historyCommand(), auditCommand(), decisionsCommand())
 }
 
 func serveCommand() *cobra.Command {
@@ -35,7 +36,7 @@ func serveCommand() *cobra.Command {
 		Use:     "serve",
 		Short:   "Run the control plane",
 		Example: `  gatehouse control serve --data ./control --listen 0.0.0.0:8443 --name control.example.com`,
-		Args:    cobra.NoArgs,
+		Args:    grammar.NoArguments,
 		RunE: func(c *cobra.Command, _ []string) error {
 			server.PaceGC()
 			return control.Serve(c.Context(), with, c.OutOrStdout(), c.ErrOrStderr())
@@ -85,7 +86,7 @@ func (f *planeFlags) client(use, short, example string, do func(c *cobra.Command
 	case strings.Contains(use, " "):
 		c.Args = grammar.Arguments(example, 1)
 	default:
-		c.Args = cobra.NoArgs
+		c.Args = grammar.NoArguments
 	}
 	f.add(c)
 	f.output.Add(c, "one object")
@@ -124,17 +125,21 @@ func environmentCommand() *cobra.Command {
 func tokenCreateCommand() *cobra.Command {
 	var f planeFlags
 	var scopes []string
-	valid := grammar.Duration(90 * 24 * time.Hour)
-	c := f.client("create NAME", "Make a service token, and print it this once", "gatehouse control token create app --scope write:default/prod --valid 30d", func(c *cobra.Command, k *cli.Client, args []string) error {
-		out, err := cli.Ask(c.Context(), k.Admin.CreateToken, &api.CreateTokenRequest{Name: args[0], Scopes: scopes, ValidSeconds: int64(time.Duration(valid).Seconds())})
+	expires := grammar.ExpiresIn(90 * 24 * time.Hour)
+	c := f.client("create NAME", "Make a service token, and print it this once", "gatehouse control token create app --scope write:default/prod --expires 30d", func(c *cobra.Command, k *cli.Client, args []string) error {
+		life, err := expires.Lifetime(time.Now())
+		if err != nil {
+			return err
+		}
+		out, err := cli.Ask(c.Context(), k.Admin.CreateToken, &api.CreateTokenRequest{Name: args[0], Scopes: scopes, ValidSeconds: int64(life.Seconds())})
 		if err != nil {
 			return err
 		}
 		made := out.GetToken()
 		return f.print(c, out.GetText()+"\n", map[string]any{"token": out.GetText(), "id": made.GetId(), "name": made.GetName(), "scopes": made.GetScopes(), "expires_at": made.GetExpiresAt().AsTime()})
 	})
-	c.Flags().StringSliceVar(&scopes, "scope", nil, "admin, or read:, write: or audit:project/environment; may be repeated")
-	c.Flags().Var(&valid, "valid", "for how long it is valid")
+	c.Flags().StringSliceVar(&scopes, "scope", nil, "admin, read:, write:, promote: or audit:project/environment, or push:project; may be repeated")
+	expires.Add(c, "when the token ends", "valid")
 	return c
 }
 
@@ -159,9 +164,13 @@ func tokenRevokeCommand() *cobra.Command {
 func enrollCommand() *cobra.Command {
 	var f planeFlags
 	var name, out string
-	valid := grammar.Duration(time.Hour)
+	expires := grammar.ExpiresIn(time.Hour)
 	c := f.client("enroll", "Make the token with which one edge gets its certificate, once", "gatehouse control enroll -e default/prod --edge web-1 --out web-1.token", func(c *cobra.Command, k *cli.Client, _ []string) error {
-		made, err := cli.Ask(c.Context(), k.Admin.CreateEnrollment, &api.CreateEnrollmentRequest{Environment: f.environment, Name: name, ValidSeconds: int64(time.Duration(valid).Seconds())})
+		life, err := expires.Lifetime(time.Now())
+		if err != nil {
+			return err
+		}
+		made, err := cli.Ask(c.Context(), k.Admin.CreateEnrollment, &api.CreateEnrollmentRequest{Environment: f.environment, Name: name, ValidSeconds: int64(life.Seconds())})
 		if err != nil {
 			return err
 		}
@@ -170,7 +179,7 @@ func enrollCommand() *cobra.Command {
 	f.addEnvironment(c)
 	c.Flags().StringVar(&name, "edge", "", "what to call the edge (default: it names itself)")
 	c.Flags().StringVar(&out, "out", "", "write the token to this file, which only its owner can read")
-	c.Flags().Var(&valid, "valid", "for how long the token is valid")
+	expires.Add(c, "when the token ends, if no edge has used it", "valid")
 	return c
 }
 
@@ -207,11 +216,15 @@ nothing.`
 }
 
 // controlWrite is a command that writes, and may wait for the edges. A relation that it writes ends after expires, if that is not 0.
-func write(use, short, example string, expires *grammar.Duration, deletes bool) *cobra.Command {
+func write(use, short, example string, expires *grammar.Expiry, deletes bool) *cobra.Command {
 	var f planeFlags
 	var wait grammar.Duration
 	c := f.client(use, short, example, func(c *cobra.Command, k *cli.Client, args []string) error {
-		applied, err := k.Write(c.Context(), c.OutOrStdout(), c.ErrOrStderr(), cli.Written{Environment: f.environment, What: args, Delete: deletes, After: time.Duration(*expires), Wait: time.Duration(wait), JSON: f.output.JSON()})
+		life, err := expires.Lifetime(time.Now())
+		if err != nil {
+			return err
+		}
+		applied, err := k.Write(c.Context(), c.OutOrStdout(), c.ErrOrStderr(), cli.Written{Environment: f.environment, What: args, Delete: deletes, After: life, Wait: time.Duration(wait), JSON: f.output.JSON()})
 		if err == nil && !applied {
 			err = grammar.ErrReported
 		}
@@ -223,14 +236,14 @@ func write(use, short, example string, expires *grammar.Duration, deletes bool) 
 }
 
 func setCommand() *cobra.Command {
-	var expires grammar.Duration
+	var expires grammar.Expiry
 	c := write("set OBJECT|RELATION...", "Add objects and relations", "gatehouse control directory set user:alice group:eng group:eng#member@user:alice --wait 5s", &expires, false)
-	c.Flags().Var(&expires, "expires-in", "let the relations end after this time")
+	expires.Add(c, "when the relations end (default: never)", "expires-in")
 	return c
 }
 
 func deleteCommand() *cobra.Command {
-	return write("delete OBJECT|RELATION...", "Delete objects with their relations, and relations", "gatehouse control directory delete group:eng#member@user:alice --wait 5s", new(grammar.Duration), true)
+	return write("delete OBJECT|RELATION...", "Delete objects with their relations, and relations", "gatehouse control directory delete group:eng#member@user:alice --wait 5s", new(grammar.Expiry), true)
 }
 
 func changesCommand() *cobra.Command {

@@ -74,7 +74,8 @@ func lintCommand() *cobra.Command {
 		Use:   "lint [BUNDLE]...",
 		Short: "Look for mistakes in policies that compile",
 		Long: `Compiles bundles in OPA's strict mode (variables and imports that nothing uses, deprecated built-ins), and looks for references to rules that
-are not there, a decision without a default, fields of the input that do not exist, and files that gatehouse fmt would change. Without
+are not there, a decision without a default, conditions that do not mean what they say (x[_] != y, not of a set, 1 == 1, sprintf with too few
+values), fields of the input that do not exist, and files that gatehouse fmt would change. Without
 arguments the bundles are those of the configuration that are on this machine.
 
 Exit code: 0 nothing found, 1 something, 2 a policy does not compile.`,

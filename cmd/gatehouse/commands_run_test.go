@@ -32,7 +32,7 @@ func commandLines() map[string][2]string {
 		"bundle save":                    {"bundle save shop:1 --out saved.tar.gz", ""},
 		"bundle sign":                    {"bundle sign shop.tar.gz --key private.pem --out signed.tar.gz", ""},
 		"bundle tag":                     {"bundle tag shop:1 shop:3", ""},
-		"bundle test":                    {"bundle test policy", "bundle test failing"},
+		"bundle test":                    {"bundle test", "bundle test failing"},
 		"bundle unpin":                   {"bundle unpin", ""},
 		"bundle verify":                  {"bundle verify signed.tar.gz --key public.pem", "bundle verify shop.tar.gz --key public.pem"},
 		"check":                          {"check GET /orders --as vera --role viewer", "check DELETE /orders/1 --as vera --role viewer"},
@@ -42,12 +42,19 @@ func commandLines() map[string][2]string {
 		"control decisions":              {"control decisions --user alice --denied --since 1h", ""},
 		"control directory delete":       {"control directory delete group:eng#member@user:alice", ""},
 		"control directory import":       {"control directory import directory", ""},
-		"control directory set":          {"control directory set user:alice group:eng#member@user:alice --expires-in 7d", ""},
-		"control enroll":                 {"control enroll --valid 2d", ""},
+		"control directory set":          {"control directory set user:alice group:eng#member@user:alice --expires 7d", ""},
+		"control enroll":                 {"control enroll --expires 2d", ""},
 		"control environment":            {"control environment $ENVIRONMENT", ""},
 		"control revoke":                 {"", ""}, // of an edge that is there: docs/control.md
 		"control status":                 {"control status", ""},
-		"control token create":           {"control token create app --scope read:default/prod --valid 7d", ""},
+		"control audit":                  {"control audit", ""},
+		"control diff":                   {"control diff $REVISION $REVISION", ""},
+		"control history":                {"control history", ""},
+		"control promote":                {"control promote $REVISION", ""},
+		"control push":                   {"control push policy --decision shop/allow", "control push failing --decision shop/allow"},
+		"control revisions":              {"control revisions", ""},
+		"control rollback":               {"", ""}, // there is nothing before the first: docs/control-policies.md
+		"control token create":           {"control token create app --scope read:default/prod --expires 7d", ""},
 		"control token list":             {"control token list", ""},
 		"control token revoke":           {"control token revoke $TOKEN", ""},
 		"directory check":                {"directory check directory group:eng#member@user:alice", "directory check directory group:eng#member@user:bob"},
@@ -65,6 +72,7 @@ func commandLines() map[string][2]string {
 		"directory who":                  {"directory who directory member group:eng", ""},
 		"directory why":                  {"directory why directory group:eng#member@user:alice", "directory why directory group:eng#member@user:bob"},
 		"docs builtins":                  {"docs builtins", ""},
+		"docs cli":                       {"docs cli", ""},
 		"docs config":                    {"docs config", ""},
 		"docs doctor":                    {"docs doctor", ""},
 		"docs man":                       {"docs man man", ""},
@@ -89,11 +97,11 @@ func commandLines() map[string][2]string {
 		"routes import flask":            {"", ""},
 		"routes import log":              {"routes import log decisions.log", ""},
 		"routes import openapi":          {"routes import openapi openapi.yaml", "routes import openapi openapi.yaml --out routes.yaml --check"},
-		"routes list":                    {"routes list routes.yaml", ""},
-		"routes match":                   {"routes match routes.yaml GET /orders/17", ""},
+		"routes list":                    {"routes list", ""},
+		"routes match":                   {"routes match GET /orders/17", ""},
 		"status":                         {"status", ""},
 		"test":                           {"test", "test failing.yaml"},
-		"token mint":                     {"token mint --sub vera --lifetime 7d", ""},
+		"token mint":                     {"token mint --sub vera --expires 7d", ""},
 		"token why":                      {"token why @good.token", "token why @bad.token"},
 		"version":                        {"version", ""},
 
@@ -210,6 +218,9 @@ decision_log: {file: decisions.log}
 			name := another("shop:n")
 			run("", "bundle", "tag", "shop:1", name)
 			return name
+		},
+		"$REVISION": func() string {
+			return strings.TrimSpace(run("", "control", "push", "policy", "--decision", "shop/allow"))
 		},
 		"$TOKEN": func() string {
 			var token struct{ ID string }

@@ -28,6 +28,7 @@ func printsNoData() map[string]string {
 		"gatehouse directory export":      "writes files, or prints its formats",
 		"gatehouse control serve":         stays,
 		"gatehouse docs builtins":         file,
+		"gatehouse docs cli":              file,
 		"gatehouse docs config":           file,
 		"gatehouse docs doctor":           file,
 		"gatehouse docs man":              "writes files",
@@ -107,7 +108,8 @@ func TestGrammarOfCommands(t *testing.T) {
 // TestOldSpellings: what earlier versions took is taken, with a notice.
 func TestOldSpellings(t *testing.T) {
 	t.Chdir(t.TempDir())
-	for _, line := range []string{"version --json", "routes import openapi nowhere.yaml -o routes.yaml", "replay --format markdown"} {
+	for _, line := range []string{"version --json", "routes import openapi nowhere.yaml -o routes.yaml", "replay --format markdown",
+		"token mint --lifetime 7d", "control enroll --valid 7d", "control token create x --valid 7d", "control directory set user:a --expires-in 7d"} {
 		_, stderr, _ := invoke(t, strings.Fields(line)...)
 		if !strings.Contains(stderr, "notice: -") || !strings.Contains(stderr, "this version only") {
 			t.Errorf("%s: %q", line, stderr)

@@ -30,7 +30,7 @@ func configExplainCommand() *cobra.Command {
 Exit code: 0 printed, 1 there is no such key.`,
 		Example: `  gatehouse config explain decision_log
   gatehouse config explain identity.jwt.audiences`,
-		Args: cobra.MaximumNArgs(1),
+		Args: grammar.Arguments("", 0, 1),
 		RunE: func(c *cobra.Command, args []string) error {
 			name := strings.Join(args, "")
 			found := config.NamedKeys(name)
@@ -76,7 +76,7 @@ mistake. gatehouse serve --check is the same.
 Exit code: 0 fine, 1 something is wrong, 2 it could not be checked.`,
 		Example: `  gatehouse config validate
   gatehouse config validate /etc/gatehouse/gatehouse.yaml -o json`,
-		Args: cobra.MaximumNArgs(1),
+		Args: grammar.Arguments("", 0, 1),
 		RunE: func(c *cobra.Command, args []string) error {
 			if len(args) == 1 && src.File != "" {
 				return errors.New("give one configuration, as FILE or with --config")

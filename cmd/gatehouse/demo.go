@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"gatehouse/cmd/grammar"
 	"gatehouse/envoy/sandbox"
 	"gatehouse/terminal"
 )
@@ -26,7 +27,7 @@ On a terminal everything then keeps running until Ctrl-C; otherwise the exit cod
 time, network access (for Flask, gunicorn and Envoy, which are installed in .venv).`,
 		Example: `  gatehouse demo
   gatehouse demo --dir /tmp/demo`,
-		Args: cobra.NoArgs,
+		Args: grammar.NoArguments,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if root == "" {
 				var err error

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -12,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"gatehouse/cmd/grammar"
+	"gatehouse/config"
 	"gatehouse/directory"
 	"gatehouse/directory/format"
 	"gatehouse/directory/journal"
@@ -40,6 +42,63 @@ type directoryFlags struct {
 
 func (f *directoryFlags) add(c *cobra.Command) {
 	c.Flags().StringVar(&f.manifest, "manifest", "", "manifest to read the directory with, instead of its own")
+}
+
+// orConfigured has a command take the directory of the configuration where it is not named: where, of so many arguments, the first is missing.
+func (f *directoryFlags) orConfigured(c *cobra.Command, missing func(args []string) bool) *cobra.Command {
+	var file string
+	c.Flags().StringVarP(&file, "config", "c", "", "configuration whose directory is read where FOLDER is not given (default: gatehouse.yaml, if it exists)")
+	check, run := c.Args, c.RunE
+	filled := func(args []string) ([]string, error) {
+		switch {
+		case !missing(args) && file != "":
+			return nil, fmt.Errorf("both %s and --config %s name a directory: give one of them", args[0], file)
+		case !missing(args):
+			return args, nil
+		}
+		path, err := f.configured(file)
+		return append([]string{path}, args...), err
+	}
+	c.Args = func(c *cobra.Command, args []string) error {
+		if missing(args) {
+			args = append([]string{""}, args...)
+		}
+		return check(c, args)
+	}
+	c.RunE = func(c *cobra.Command, args []string) error {
+		args, err := filled(args)
+		if err != nil {
+			return err
+		}
+		return run(c, args)
+	}
+	return c
+}
+
+// exactly reports whether one of n arguments is missing.
+func exactly(n int) func([]string) bool { return func(args []string) bool { return len(args) == n-1 } }
+
+// configured is where the directory of a configuration is.
+func (f *directoryFlags) configured(file string) (string, error) {
+	src, err := config.Source{File: file}.OrDefault()
+	if err != nil {
+		return "", errors.New("which directory? name its FOLDER, or a configuration with --config")
+	}
+	cfg, doc, err := src.Read()
+	if err == nil {
+		err = errors.Join(doc.Errs...)
+	}
+	if err != nil {
+		return "", err
+	}
+	switch d := cfg.Directory; {
+	case d.File != "":
+		f.manifest = cmp.Or(f.manifest, d.Manifest)
+		return d.File, nil
+	case d.Configured():
+		return cfg.StateDir, nil
+	}
+	return "", fmt.Errorf("%s names no directory: set directory.file, or name the FOLDER", src.File)
 }
 
 // load reads the directory under path, and says how far it is where that takes long.
@@ -85,7 +144,7 @@ func directoryGetCommand() *cobra.Command {
 	var f directoryFlags
 	var output grammar.Output
 	c := &cobra.Command{
-		Use:   "get FOLDER TYPE:ID",
+		Use:   "get [FOLDER] TYPE:ID",
 		Short: "Print an object and its relations",
 		Long: `Prints an object as JSON, then the relations to and from it, one a line, up to 1,000.
 
@@ -110,7 +169,7 @@ Exit code: 0 it exists, 1 it does not, 2 the directory could not be read.`,
 	}
 	f.add(c)
 	output.Add(c, "the same lines, with {\"more\": true} where there are more")
-	return c
+	return f.orConfigured(c, exactly(2))
 }
 
 // absent says that there is no such object: 1, or 2 where there cannot be one.

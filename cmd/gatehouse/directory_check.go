@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -21,7 +22,7 @@ func directoryCheckCommand() *cobra.Command {
 	var f directoryFlags
 	var output grammar.Output
 	c := &cobra.Command{
-		Use:   "check FOLDER [OBJECT#RELATION@SUBJECT]",
+		Use:   "check [FOLDER] [OBJECT#RELATION@SUBJECT]",
 		Short: "Say whether a subject has a relation or permission",
 		Long: `Prints yes or no. Exit code: 0 yes, 1 no, 2 the question could not be answered.
 
@@ -64,7 +65,7 @@ Empty lines are passed over. The exit code is then 0 whatever the answers are, a
 	}
 	f.add(c)
 	output.Add(c, "one object")
-	return c
+	return f.orConfigured(c, func(args []string) bool { return len(args) == 0 || len(args) == 1 && strings.Contains(args[0], "#") })
 }
 
 const questionOrder = "OBJECT#RELATION@SUBJECT"
@@ -128,7 +129,7 @@ func directoryWhyCommand() *cobra.Command {
 	var f directoryFlags
 	var output grammar.Output
 	c := &cobra.Command{
-		Use:   "why FOLDER OBJECT#RELATION@SUBJECT",
+		Use:   "why [FOLDER] OBJECT#RELATION@SUBJECT",
 		Short: "Show the relations behind an answer, or the one that is missing",
 		Long: `Prints the path of relations from the subject to the object or, where the answer is no, a relation that is missing.
 
@@ -165,5 +166,5 @@ Exit code: 0 yes, 1 no, 2 the question could not be answered.`,
 	}
 	f.add(c)
 	output.Add(c, "one object")
-	return c
+	return f.orConfigured(c, exactly(2))
 }

@@ -20,7 +20,7 @@ func directoryValidateCommand() *cobra.Command {
 	f := directoryFlags{problems: 1000}
 	var output grammar.Output
 	c := &cobra.Command{
-		Use:   "validate FOLDER",
+		Use:   "validate [FOLDER]",
 		Short: "Find everything that is wrong with a directory",
 		Long: `Reads a directory and prints what is wrong with it, with file, line and what to do, up to 1,000 problems. With --manifest,
 what that manifest would not allow.
@@ -49,7 +49,7 @@ Exit code: 0 nothing is wrong, 1 something is, 2 it could not be read.`,
 	}
 	f.add(c)
 	output.Add(c, "one object where nothing is wrong")
-	return c
+	return f.orConfigured(c, exactly(1))
 }
 
 // printOrphans says what a manifest does not allow.
@@ -106,7 +106,7 @@ func directoryExportCommand() *cobra.Command {
 	var out string
 	var lines, topaz bool
 	c := &cobra.Command{
-		Use:   "export FOLDER|SNAPSHOT",
+		Use:   "export [FOLDER|SNAPSHOT]",
 		Short: "Write a directory as a folder, JSON lines, or Topaz's JSON",
 		Long: `Writes a directory in any form as a folder of manifest.yaml, objects.jsonl and relations.jsonl (--out), or to standard output
 as JSON lines (--jsonl) or as one JSON document that Topaz imports (--topaz).`,
@@ -140,7 +140,7 @@ as JSON lines (--jsonl) or as one JSON document that Topaz imports (--topaz).`,
 	c.Flags().StringVar(&out, "out", "", "folder to write, which must be empty or not exist")
 	c.Flags().BoolVar(&lines, "jsonl", false, "write JSON lines to standard output, objects first")
 	c.Flags().BoolVar(&topaz, "topaz", false, "write one JSON document to standard output")
-	return c
+	return f.orConfigured(c, exactly(1))
 }
 
 func btoi(b bool) int {

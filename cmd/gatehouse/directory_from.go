@@ -8,6 +8,8 @@ import (
 	"maps"
 	"os"
 	"slices"
+	"sync/atomic"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -38,6 +40,8 @@ type fromFlags struct {
 	out    string
 	force  bool
 	output grammar.Output
+
+	read, total atomic.Int64 // bytes of the file
 }
 
 func (f *fromFlags) add(c *cobra.Command) {
@@ -51,12 +55,20 @@ func (f *fromFlags) run(c *cobra.Command, read func() (*convert.Result, error)) 
 	if f.out == "" {
 		return errors.New("say where to: --out directory")
 	}
+	done := terminal.Progress(c.ErrOrStderr(), func(took time.Duration) string {
+		if f.total.Load() == 0 {
+			return fmt.Sprintf("converting: %s", took.Round(time.Second))
+		}
+		return terminal.Bar(float64(f.read.Load())/float64(f.total.Load()), took, "converting")
+	})
 	r, err := read()
-	if err != nil {
-		return err
+	if err == nil {
+		if err = r.WriteFolder(f.out, f.force); err != nil {
+			err = fmt.Errorf("writing the directory: %w", err)
+		}
 	}
-	if err := r.WriteFolder(f.out, f.force); err != nil {
-		return fmt.Errorf("writing the directory: %w", err)
+	if done(); err != nil {
+		return err
 	}
 	printLeftOut(c.ErrOrStderr(), "warning", r.Doubts)
 	return f.summary(c.OutOrStdout(), r)
@@ -98,13 +110,28 @@ func printLeftOut(w io.Writer, what string, list []convert.Left) {
 }
 
 // convertFile reads a file with one of the converters.
-func convertFile(file string, read func(io.Reader) (*convert.Result, error)) (*convert.Result, error) {
+func (f *fromFlags) convertFile(file string, read func(io.Reader) (*convert.Result, error)) (*convert.Result, error) {
 	in, err := os.Open(file)
 	if err != nil {
 		return nil, err
 	}
 	defer in.Close()
-	return read(in)
+	if info, err := in.Stat(); err == nil && info.Mode().IsRegular() {
+		f.total.Store(info.Size())
+	}
+	return read(&counted{in, &f.read})
+}
+
+// counted counts what is read.
+type counted struct {
+	io.Reader
+	n *atomic.Int64
+}
+
+func (c *counted) Read(p []byte) (int, error) {
+	n, err := c.Reader.Read(p)
+	c.n.Add(int64(n))
+	return n, err
 }
 
 func fromLDIFCommand() *cobra.Command {
@@ -119,7 +146,7 @@ sAMAccountName or cn.`,
 		Args:    grammar.Arguments("gatehouse directory from ldif people.ldif --out ./directory", 1),
 		RunE: func(c *cobra.Command, args []string) error {
 			return f.run(c, func() (*convert.Result, error) {
-				return convertFile(args[0], func(in io.Reader) (*convert.Result, error) { return convert.LDIF(args[0], in, o) })
+				return f.convertFile(args[0], func(in io.Reader) (*convert.Result, error) { return convert.LDIF(args[0], in, o) })
 			})
 		},
 	}
@@ -141,7 +168,7 @@ email and identity are names that they are known by. Other columns become proper
 		Args: grammar.Arguments("gatehouse directory from csv users.csv --out ./directory", 1),
 		RunE: func(c *cobra.Command, args []string) error {
 			return f.run(c, func() (*convert.Result, error) {
-				return convertFile(args[0], func(in io.Reader) (*convert.Result, error) { return convert.CSV(args[0], in, o) })
+				return f.convertFile(args[0], func(in io.Reader) (*convert.Result, error) { return convert.CSV(args[0], in, o) })
 			})
 		},
 	}

@@ -67,7 +67,7 @@ func (f *listFlags) print(c *cobra.Command, found []directory.Ref, next string) 
 func directoryWhoCommand() *cobra.Command {
 	var f listFlags
 	c := &cobra.Command{
-		Use:     "who FOLDER RELATION OBJECT",
+		Use:     "who [FOLDER] RELATION OBJECT",
 		Short:   "List who has a relation or permission to an object",
 		Long:    `Prints the subjects of a type that have the relation or permission, in the order of their ids.`,
 		Example: `  gatehouse directory who ./directory can_read doc:7`,
@@ -89,13 +89,13 @@ func directoryWhoCommand() *cobra.Command {
 		},
 	}
 	f.add(c, "user", "type of the subjects")
-	return c
+	return f.orConfigured(c, exactly(3))
 }
 
 func directoryWhatCommand() *cobra.Command {
 	var f listFlags
 	c := &cobra.Command{
-		Use:   "what FOLDER SUBJECT RELATION",
+		Use:   "what [FOLDER] SUBJECT RELATION",
 		Short: "List to which objects a subject has a relation or permission",
 		Long: `Prints the objects of a type to which the subject has the relation or permission, in the order of their ids. Without
 --type, those of every type that has it, --limit of each. A subject without a type is a user.`,
@@ -115,7 +115,7 @@ func directoryWhatCommand() *cobra.Command {
 		},
 	}
 	f.add(c, "", "type of the objects (default: each that has the relation)")
-	return c
+	return f.orConfigured(c, exactly(3))
 }
 
 func (f *listFlags) what(c *cobra.Command, s *directory.Snapshot, subject directory.Ref, args []string) error {
@@ -156,7 +156,7 @@ func directoryStatsCommand() *cobra.Command {
 	var f directoryFlags
 	var output grammar.Output
 	c := &cobra.Command{
-		Use:     "stats FOLDER",
+		Use:     "stats [FOLDER]",
 		Short:   "Count objects and relations",
 		Example: `  gatehouse directory stats ./directory`,
 		Args:    grammar.Arguments("gatehouse directory stats ./directory", 1),
@@ -182,7 +182,7 @@ func directoryStatsCommand() *cobra.Command {
 	}
 	f.add(c)
 	output.Add(c, "one document")
-	return c
+	return f.orConfigured(c, exactly(1))
 }
 
 func printDirectoryStats(out io.Writer, s *directory.Snapshot, t directory.Stats) error {
@@ -204,7 +204,7 @@ func directoryGraphCommand() *cobra.Command {
 	var q directory.GraphQuery
 	var output grammar.Output
 	c := &cobra.Command{
-		Use:   "graph FOLDER OBJECT RELATION SUBJECT",
+		Use:   "graph [FOLDER] OBJECT RELATION SUBJECT",
 		Short: "List who completes a query, with the relations that lead there",
 		Long: `Answers as Topaz's GetGraph. Of OBJECT and SUBJECT one or both are TYPE:ID; a type alone stands for those that are
 looked for. With --subject-relation, those are meant who have that relation to SUBJECT. With --explain, each result is followed by
@@ -235,7 +235,7 @@ Exit code: 0 it was answered, 2 it could not be.`,
 	c.Flags().BoolVar(&q.Explain, "explain", false, "with a path of relations for each result")
 	c.Flags().BoolVar(&q.Trace, "trace", false, "with the questions that were answered, on standard error")
 	output.Add(c, "one document")
-	return c
+	return f.orConfigured(c, exactly(4))
 }
 
 // refOrType reads type:id, or a type alone.

@@ -24,7 +24,7 @@ func docsCommand() *cobra.Command {
 		Use:     "config",
 		Short:   "Print docs/config.md",
 		Example: `  gatehouse docs config > docs/config.md`,
-		Args:    cobra.NoArgs,
+		Args:    grammar.NoArguments,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if output == "-" {
 				_, err := io.WriteString(c.OutOrStdout(), config.Page())
@@ -41,7 +41,7 @@ func docsCommand() *cobra.Command {
 		Use:     "builtins",
 		Short:   "Print docs/builtins.md",
 		Example: `  gatehouse docs builtins > docs/builtins.md`,
-		Args:    cobra.NoArgs,
+		Args:    grammar.NoArguments,
 		RunE: func(c *cobra.Command, _ []string) error {
 			_, err := io.WriteString(c.OutOrStdout(), bounds.Page())
 			return err
@@ -50,16 +50,25 @@ func docsCommand() *cobra.Command {
 		Use:     "doctor",
 		Short:   "Print docs/doctor.md",
 		Example: `  gatehouse docs doctor > docs/doctor.md`,
-		Args:    cobra.NoArgs,
+		Args:    grammar.NoArguments,
 		RunE: func(c *cobra.Command, _ []string) error {
 			_, err := io.WriteString(c.OutOrStdout(), doctor.Page())
+			return err
+		},
+	}, {
+		Use:     "cli",
+		Short:   "Print docs/cli.md",
+		Example: `  gatehouse docs cli > docs/cli.md`,
+		Args:    grammar.NoArguments,
+		RunE: func(c *cobra.Command, _ []string) error {
+			_, err := io.WriteString(c.OutOrStdout(), cliPage(c.Root()))
 			return err
 		},
 	}, {
 		Use:     "man DIR",
 		Short:   "Write a manual page for each command",
 		Example: `  gatehouse docs man /usr/local/share/man/man1`,
-		Args:    cobra.ExactArgs(1),
+		Args:    grammar.Arguments("", 1),
 		RunE: func(c *cobra.Command, args []string) error {
 			if err := os.MkdirAll(args[0], 0o755); err != nil {
 				return fmt.Errorf("writing the manual pages: %w", err)

@@ -26,7 +26,7 @@ is asked (gRPC or HTTP, unix socket, TLS), the deadline and the identity headers
 no policy reads. Without --config, and without a gatehouse.yaml here, it prints the defaults. The result is yours to change.`,
 		Example: `  gatehouse envoy generate > envoy.yaml
   gatehouse envoy generate --listen :443 --cert tls.crt --key tls.key --upstream app:8000 > envoy.yaml`,
-		Args: cobra.NoArgs,
+		Args: grammar.NoArguments,
 		RunE: func(c *cobra.Command, _ []string) error {
 			g, err := o.config(c, file)
 			if err != nil {

@@ -21,7 +21,7 @@ func identityCommand() *cobra.Command {
 // newKeyOptions are the flags of `gatehouse identity new-key`.
 type newKeyOptions struct {
 	entry   apikey.Entry
-	expires string
+	expires grammar.Expiry
 	file    string
 	output  grammar.Output
 }
@@ -44,7 +44,7 @@ within moments. To rotate a key, create a second one for the same subject, distr
 	f.StringArrayVar(&o.entry.Roles, "role", nil, "a role; may be repeated")
 	f.StringArrayVar(&o.entry.Groups, "group", nil, "a group; may be repeated")
 	f.StringArrayVar(&o.entry.Scopes, "scope", nil, "a scope; may be repeated")
-	f.StringVar(&o.expires, "expires", "", "lifetime, such as 90d or 12h, or end, such as 2027-01-31T00:00:00Z (default: never expires)")
+	o.expires.Add(c, "when the key ends (default: never)", "")
 	f.StringVar(&o.entry.ID, "id", "", "a name for the entry, shown to policies as claims.key_id (default: random)")
 	f.StringVar(&o.file, "file", "", "append the entry to this file; created with mode 0600 if it does not exist")
 	o.output.Add(c, "one object")
@@ -56,8 +56,8 @@ func (o *newKeyOptions) run(out, notes io.Writer, now time.Time) error {
 		return errors.New("say who calls with the key: gatehouse identity new-key --subject ci")
 	}
 	var err error
-	if o.entry.Expires, err = expiry(o.expires, now); err != nil {
-		return fmt.Errorf("--expires: %w", err)
+	if o.entry.Expires, err = o.expires.At(now); err != nil {
+		return err
 	}
 	key, err := apikey.New(o.entry)
 	if err != nil {
@@ -92,22 +92,4 @@ func (o *newKeyOptions) run(out, notes io.Writer, now time.Time) error {
 		fmt.Fprintln(notes, "It never expires: --expires 90d would bound the harm that a lost key can do.")
 	}
 	return nil
-}
-
-// expiry reads a time from now, in which d stands for 24 hours, or a date with time and zone. "" is never.
-func expiry(text string, now time.Time) (time.Time, error) {
-	if text == "" {
-		return time.Time{}, nil
-	}
-	if at, err := time.Parse(time.RFC3339, text); err == nil {
-		if !at.After(now) {
-			return time.Time{}, fmt.Errorf("%s is over", text)
-		}
-		return at, nil
-	}
-	life, err := grammar.ParseDuration(text)
-	if err != nil || life < time.Second {
-		return time.Time{}, fmt.Errorf("%q is neither a time from now, such as 90d or 12h, nor a date such as 2027-01-31T00:00:00Z", text)
-	}
-	return now.Add(life), nil
 }

@@ -29,8 +29,12 @@ func whoMayImport() (foundations []string, ours map[string][]string) {
 		"gatehouse/yamltext",
 	}
 	ours = map[string][]string{ // package -> those of ours that it may import besides, directly or not
-		"gatehouse/config":              {},
-		"gatehouse/control":             {"gatehouse/control/api", "gatehouse/control/authority", "gatehouse/control/decisions", "gatehouse/control/store", "gatehouse/control/wire", "gatehouse/directory"},
+		"gatehouse/config": {},
+		"gatehouse/control": {"gatehouse/control/api", "gatehouse/control/authority", "gatehouse/control/decisions", "gatehouse/control/policies", "gatehouse/control/store", "gatehouse/control/wire", "gatehouse/directory",
+			"gatehouse/bundles/signature", "gatehouse/bundles/tarball", "gatehouse/policy/builtins", "gatehouse/policy/bundle", "gatehouse/policy/rego", "gatehouse/policy/regoerror"},
+		"gatehouse/control/judge": {"gatehouse/control/authority", "gatehouse/control/policies", "gatehouse/bundles", "gatehouse/config", "gatehouse/decisionlog", "gatehouse/gate", "gatehouse/identity", "gatehouse/images", "gatehouse/policy",
+			"gatehouse/policy/explain", "gatehouse/routes", "gatehouse/trial"},
+		"gatehouse/control/policies":    {"gatehouse/control/authority", "gatehouse/bundles/signature", "gatehouse/bundles/tarball", "gatehouse/policy/builtins", "gatehouse/policy/bundle", "gatehouse/policy/rego", "gatehouse/policy/regoerror"},
 		"gatehouse/control/api":         {},
 		"gatehouse/control/authority":   {},
 		"gatehouse/control/cli":         {"gatehouse/control/api", "gatehouse/control/trust", "gatehouse/directory", "gatehouse/directory/format"},

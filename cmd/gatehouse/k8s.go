@@ -34,7 +34,7 @@ command says which Secret to make. The objects are those of the Helm chart in k8
 		Example: `  gatehouse k8s generate --config gatehouse.yaml --for istio --app orders --namespace gatehouse --app-namespace shop | kubectl apply -f -
   gatehouse k8s generate --mode sidecar --for envoy --app orders --app-image orders:1.4 -f more-values.yaml
   gatehouse k8s generate --injector --for istio --app orders --namespace gatehouse --app-namespace shop`,
-		Args: cobra.NoArgs,
+		Args: grammar.NoArguments,
 		RunE: func(c *cobra.Command, _ []string) error {
 			src, err := config.Source{File: file}.OrDefault()
 			if err != nil {
@@ -85,7 +85,7 @@ func k8sInjectCommand() *cobra.Command {
 their authority into its MutatingWebhookConfiguration. The chart installs it: injector.enabled, or gatehouse k8s generate --injector.
 docs/kubernetes-injector.md says which labels and annotations there are.`,
 		Example: `  gatehouse k8s inject --config /etc/gatehouse-injector/injector.yaml`,
-		Args:    cobra.NoArgs,
+		Args:    grammar.NoArguments,
 		RunE: func(c *cobra.Command, _ []string) error {
 			o.Log = inject.NewLog(c.ErrOrStderr())
 			server.LimitMemory(o.Log)

@@ -18,12 +18,14 @@ import (
 	"gatehouse/cmd/controlcmd"
 	"gatehouse/cmd/grammar"
 	"gatehouse/cmd/running"
+	"gatehouse/control/judge"
 	"gatehouse/terminal"
 
 	"github.com/spf13/cobra"
 )
 
 func main() {
+	judge.Main() // returns, unless this process is the one that checks a bundle for control
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
 	stop()
@@ -68,7 +70,7 @@ func versionCommand() *cobra.Command {
 		Use:     "version",
 		Short:   "Print the version, and those of OPA and Envoy's API that it is built with",
 		Example: `  gatehouse version -o json`,
-		Args:    cobra.NoArgs,
+		Args:    grammar.NoArguments,
 		RunE: func(c *cobra.Command, _ []string) error {
 			v := builtFrom()
 			if output.JSON() {

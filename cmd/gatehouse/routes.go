@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"text/tabwriter"
 
@@ -18,6 +19,7 @@ import (
 	"gatehouse/edge"
 	"gatehouse/routes"
 	"gatehouse/terminal"
+	"gatehouse/trial"
 )
 
 func routesCommand() *cobra.Command {
@@ -47,27 +49,81 @@ func printNotices(w io.Writer, notices []routes.Notice) {
 
 func routesListCommand() *cobra.Command {
 	var output grammar.Output
+	var of tableChoice
 	c := &cobra.Command{
-		Use:   "list FILE",
+		Use:   "list [FILE]",
 		Short: "Print the routes of a table",
-		Long: `Prints the routes of a table in the order of the file, groups flattened. Errors in the table, and routes that
-can never match, are printed to standard error.`,
-		Example: `  gatehouse routes list routes.yaml
+		Long: `Prints the routes of a table in the order of the file, groups flattened; without FILE those of the configuration's tables. Errors in the
+table, and routes that can never match, are printed to standard error.`,
+		Example: `  gatehouse routes list
+  gatehouse routes list routes.yaml
   gatehouse routes list -o json routes.yaml     # {"methods": ["GET"], "template": "/orders/<int:id>", "name": "orders.show"}`,
-		Args: grammar.Arguments("gatehouse routes list routes.yaml", 1),
+		Args: grammar.Arguments("gatehouse routes list routes.yaml", 0, 1),
 		RunE: func(c *cobra.Command, args []string) error {
-			table, err := readTable(args[0], c.ErrOrStderr())
+			files, err := of.files(args)
 			if err != nil {
 				return err
 			}
-			if output.JSON() {
-				return listJSON(c.OutOrStdout(), table)
+			for _, file := range files {
+				table, err := readTable(file, c.ErrOrStderr())
+				if err != nil {
+					return err
+				}
+				list := listText
+				if output.JSON() {
+					list = listJSON
+				} else if len(files) > 1 {
+					fmt.Fprintf(c.OutOrStdout(), "%s:\n", terminal.Visible(file))
+				}
+				if err := list(c.OutOrStdout(), table); err != nil {
+					return err
+				}
 			}
-			return listText(c.OutOrStdout(), table)
+			return nil
 		},
 	}
 	output.Add(c, "one object a line")
+	of.add(c)
 	return c
+}
+
+// tableChoice says which table is meant where none is named.
+type tableChoice struct{ config, app string }
+
+func (o *tableChoice) add(c *cobra.Command) {
+	c.Flags().StringVarP(&o.config, "config", "c", "", "configuration whose route table is read (default: gatehouse.yaml, if it exists)")
+	c.Flags().StringVar(&o.app, "app", "", "which of several applications in the configuration")
+}
+
+// files are the tables that were named, or those of the configuration.
+func (o *tableChoice) files(args []string) (files []string, err error) {
+	if len(args) > 0 {
+		return args, nil
+	}
+	src, err := config.Source{File: o.config}.OrDefault()
+	if err != nil {
+		return nil, errors.New("which route table? name its file, or a configuration with --config")
+	}
+	cfg, doc, err := src.Read()
+	if err == nil {
+		err = errors.Join(doc.Errs...)
+	}
+	if err != nil {
+		return nil, err
+	}
+	var apps []string
+	for _, app := range cfg.Applications() {
+		if apps = append(apps, app.Name); app.Routes.File != "" && (o.app == "" || o.app == app.Name) {
+			files = append(files, app.Routes.File)
+		}
+	}
+	switch {
+	case o.app != "" && !slices.Contains(apps, o.app):
+		return nil, fmt.Errorf("%s has no application %q: there are %s", src.File, o.app, strings.Join(apps, ", "))
+	case len(files) == 0:
+		return nil, fmt.Errorf("%s names no route table: set routes.file, or name the table's file", src.File)
+	}
+	return files, nil
 }
 
 // methodsOf are the methods as routes.yaml has them; ANY is every method.
@@ -117,8 +173,9 @@ func listText(w io.Writer, table *routes.Table) error {
 func routesMatchCommand() *cobra.Command {
 	var host string
 	var output grammar.Output // JSON either way
+	var of tableChoice
 	c := &cobra.Command{
-		Use:   "match FILE [METHOD PATH]",
+		Use:   "match [FILE] [METHOD PATH]",
 		Short: "Show which route a request matches",
 		Long: `Prints one line of JSON: {"outcome": "match", "template": "/orders/<int:id>", "params": {"id": "17"}}. The outcome is
 match, redirect (the application would redirect to another path), 405, 404 or refused (ambiguous path: the route cannot
@@ -126,22 +183,40 @@ be determined; forms lists what is ambiguous). The path is percent-encoded, as s
 
 Without METHOD and PATH it reads requests from standard input, one JSON object {"method": "GET", "path": "/orders/17"} per
 line, optionally with "host", and prints one line for each. For an invalid request the line is {"error": ...}, and the
-exit code is 2 in the end.`,
-		Example: `  gatehouse routes match routes.yaml GET /orders/17
+exit code is 2 in the end.
+
+Without FILE it is the configuration's table.`,
+		Example: `  gatehouse routes match GET /orders/17
+  gatehouse routes match routes.yaml GET /orders/17
   gatehouse routes match routes.yaml < requests.jsonl`,
-		Args: grammar.Arguments("gatehouse routes match routes.yaml GET /orders/17", 1, 3),
+		Args: func(c *cobra.Command, args []string) error {
+			if len(args) == 2 {
+				if _, ok := trial.IsMethod(args[0]); ok {
+					return nil
+				}
+			}
+			return grammar.Arguments("gatehouse routes match routes.yaml GET /orders/17", 0, 1, 3)(c, args)
+		},
 		RunE: func(c *cobra.Command, args []string) error {
-			table, err := readTable(args[0], io.Discard) // list tells the notices
+			files, err := of.files(args[:len(args)%2])
 			if err != nil {
 				return err
 			}
-			if len(args) == 3 {
-				return terminal.JSON(c.OutOrStdout()).Encode(matched(table, args[1], host, args[2]))
+			if len(files) > 1 {
+				return errors.New("there are several applications: name one with --app, or its table's file")
+			}
+			table, err := readTable(files[0], io.Discard) // list tells the notices
+			if err != nil {
+				return err
+			}
+			if args = args[len(args)%2:]; len(args) == 2 {
+				return terminal.JSON(c.OutOrStdout()).Encode(matched(table, args[0], host, args[1]))
 			}
 			return matchLines(table, host, c.InOrStdin(), c.OutOrStdout(), c.ErrOrStderr())
 		},
 	}
 	output.Add(c, "which text is too")
+	of.add(c)
 	c.Flags().StringVar(&host, "host", "", "the Host header, for applications that match hosts")
 	return c
 }

@@ -11,11 +11,14 @@ import (
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"gatehouse/control/judge"
 )
 
 // TestMain puts gatehouse, which is this very binary, into the PATH of scripts and of exec.Command. Under the race detector each of these processes
 // would wait a second before it exits, for races that are just being reported: that is most of the time the tests take.
 func TestMain(m *testing.M) {
+	judge.Main()
 	if _, set := os.LookupEnv("GORACE"); !set {
 		os.Setenv("GORACE", "atexit_sleep_ms=10")
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"gatehouse/cmd/grammar"
 	"gatehouse/config"
 	"gatehouse/edge"
 	"gatehouse/server"
@@ -30,7 +31,7 @@ starts and denies every request (503 not_ready) until the policy is mended: unde
 bundle that is to be fetched is waited for in any case.`,
 		Example: `  gatehouse serve --config gatehouse.yaml
   gatehouse serve --bundle ./policy`,
-		Args: cobra.NoArgs,
+		Args: grammar.NoArguments,
 		RunE: func(c *cobra.Command, _ []string) error {
 			with.Source = src
 			if check {

@@ -29,8 +29,8 @@ func tokenCommand() *cobra.Command {
 // tokenRequest is what a token to mint shall say.
 type tokenRequest struct {
 	tokens.Token
-	lifetime grammar.Duration
-	output   grammar.Output
+	expires grammar.Expiry
+	output  grammar.Output
 }
 
 func tokenMintCommand() *cobra.Command {
@@ -45,7 +45,7 @@ The entry of the configuration below identity.jwt whose issuer is on loopback se
 for roles, groups and scopes, and the folder, which is that of its keys.file.`,
 		Example: `  gatehouse token mint --sub u1 --role admin --config gatehouse.yaml
   curl -H "Authorization: Bearer $(gatehouse token mint --sub u1 --aud orders)" http://localhost:8080/orders`,
-		Args: cobra.NoArgs,
+		Args: grammar.NoArguments,
 		RunE: func(c *cobra.Command, _ []string) error { return w.mint(c.OutOrStdout(), c.ErrOrStderr()) },
 	}
 	f := c.Flags()
@@ -58,8 +58,8 @@ for roles, groups and scopes, and the folder, which is that of its keys.file.`,
 	f.StringArrayVar(&w.Audiences, "aud", nil, "audience; may be repeated (default: the first of the configuration's)")
 	f.StringVar(&w.Issuer, "iss", "", "issuer, on loopback (default: the configuration's, or "+mint.LocalIssuerName+")")
 	f.StringVar(&w.Type, "typ", "", "the header's typ (default: the configuration's, or JWT)")
-	w.lifetime = grammar.Duration(time.Hour)
-	f.Var(&w.lifetime, "lifetime", "lifetime of the token, such as 90m or 7d")
+	w.expires = grammar.ExpiresIn(time.Hour)
+	w.expires.Add(c, "when the token ends", "lifetime")
 	w.output.Add(c, "one object")
 	f.StringVarP(&w.Config, "config", "c", "", "configuration file (default: gatehouse.yaml, if it exists)")
 	f.StringVar(&w.Dir, "dir", "", "folder of the key pair (default: where the configuration's keys.file is, or "+tokens.LocalIssuerDir+")")
@@ -84,7 +84,12 @@ func (w *tokenRequest) mint(stdout, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	token, err := issuer.Mint(w.Type, claims, time.Now(), time.Duration(w.lifetime))
+	now := time.Now()
+	life, err := w.expires.Lifetime(now)
+	if err != nil {
+		return err
+	}
+	token, err := issuer.Mint(w.Type, claims, now, life)
 	if err != nil {
 		return err
 	}
@@ -96,7 +101,7 @@ func (w *tokenRequest) mint(stdout, stderr io.Writer) error {
 		}
 	}
 	if w.output.JSON() {
-		return terminal.JSON(stdout).Encode(map[string]any{"token": token, "issuer": w.Issuer, "subject": w.Subject, "audiences": w.Audiences, "lifetime_seconds": int64(time.Duration(w.lifetime).Seconds())})
+		return terminal.JSON(stdout).Encode(map[string]any{"token": token, "issuer": w.Issuer, "subject": w.Subject, "audiences": w.Audiences, "lifetime_seconds": int64(life.Seconds())})
 	}
 	fmt.Fprintln(stdout, token)
 	return nil
@@ -119,7 +124,7 @@ also the identity. The token, its signature and other claims are never shown. Ke
 Exit code: 0 accepted, 1 refused, 2 the check could not run.`,
 		Example: `  pbpaste | gatehouse token why
   gatehouse token why @token.txt --config gatehouse.yaml --at 2026-06-01T12:00:00Z`,
-		Args: cobra.MaximumNArgs(1),
+		Args: grammar.Arguments("", 0, 1),
 		RunE: func(c *cobra.Command, args []string) error {
 			argument := "-"
 			if len(args) == 1 {

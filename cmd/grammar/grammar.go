@@ -3,6 +3,7 @@
 package grammar
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -64,14 +65,29 @@ func Family(c *cobra.Command, below ...*cobra.Command) *cobra.Command {
 	return c
 }
 
-// Arguments checks how many there are; hint shows a command line that works.
+// NoArguments refuses arguments.
+func NoArguments(c *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return fmt.Errorf("%s takes no arguments, and %q is one\ntry: %s", c.CommandPath(), args[0], firstExample(c))
+	}
+	return nil
+}
+
+// firstExample is a command line that works.
+func firstExample(c *cobra.Command) string {
+	line, _, _ := strings.Cut(strings.TrimSpace(c.Example), "\n")
+	return line
+}
+
+// Arguments checks how many there are; hint shows a command line that works, "" stands for the first example.
 func Arguments(hint string, counts ...int) cobra.PositionalArgs {
-	return func(_ *cobra.Command, args []string) error {
+	return func(c *cobra.Command, args []string) error {
 		for _, n := range counts {
 			if len(args) == n {
 				return nil
 			}
 		}
+		hint := cmp.Or(hint, firstExample(c))
 		return fmt.Errorf("%s given, %s expected\ntry: %s", terminal.Count(len(args), "argument"), strings.Trim(strings.ReplaceAll(fmt.Sprint(counts), " ", " or "), "[]"), hint)
 	}
 }

@@ -3,6 +3,7 @@ package grammar
 import (
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -82,7 +83,27 @@ func FlagError(c *cobra.Command, err error) error {
 			return fmt.Errorf("%w\ndid you mean --%s? %s --help lists the flags", err, near, c.CommandPath())
 		}
 	}
-	return fmt.Errorf("%w\n%s --help lists the flags", err, c.CommandPath())
+	return fmt.Errorf("%w\n%s --help lists the flags", wrongValue(err), c.CommandPath())
+}
+
+// wrongValue says in our words that a flag has a value that it cannot have.
+func wrongValue(err error) error {
+	wrong, ok := errors.AsType[*pflag.InvalidValueError](err)
+	if !ok {
+		return err
+	}
+	flag, value := "--"+wrong.GetFlag().Name, wrong.GetValue()
+	switch wrong.GetFlag().Value.Type() {
+	case "int", "int32", "int64", "uint", "uint64":
+		return fmt.Errorf("%s: %q is no whole number, or too large", flag, value)
+	case "bool":
+		return fmt.Errorf("%s: %q is neither true nor false", flag, value)
+	}
+	cause := wrong.Unwrap()
+	if strings.Contains(cause.Error(), strconv.Quote(value)) {
+		return fmt.Errorf("%s: %w", flag, cause)
+	}
+	return fmt.Errorf("%s %q: %w", flag, value, cause)
 }
 
 // Help is the command help: of a command that there is, or exit code 2.
@@ -136,7 +157,7 @@ for check, rules for eval and --decision, decision ids for explain, callers, rol
 for check, rules for eval and --decision, decision ids for explain, callers, roles, images, keys of the configuration. Nothing is sent anywhere.`,
 		Example: "  source <(gatehouse completion bash)"}
 	shell := func(name, example, how string, write func(*cobra.Command) error) *cobra.Command {
-		return &cobra.Command{Use: name, Short: "Print the script for " + name, Long: fmt.Sprintf(long, how), Example: example, Args: cobra.NoArgs,
+		return &cobra.Command{Use: name, Short: "Print the script for " + name, Long: fmt.Sprintf(long, how), Example: example, Args: NoArguments,
 			ValidArgsFunction: cobra.NoFileCompletions, RunE: func(c *cobra.Command, _ []string) error { return write(c) }}
 	}
 	return Family(c,

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"gatehouse/bundles"
+	"gatehouse/cmd/grammar"
 	"gatehouse/terminal"
 
 	"github.com/spf13/cobra"
@@ -25,7 +26,7 @@ the rolled back policy is not activated again. The pin ends when the bundle's so
 gatehouse bundle unpin.`,
 		Example: `  gatehouse bundle rollback
   gatehouse bundle rollback --to v41 --control unix:/run/gatehouse/control.sock`,
-		Args: cobra.NoArgs,
+		Args: grammar.NoArguments,
 		RunE: func(c *cobra.Command, _ []string) error {
 			control, err := f.control()
 			if err != nil {
@@ -50,7 +51,7 @@ gatehouse bundle unpin.`,
 		Use:     "unpin",
 		Short:   "End a rollback: activate the sources' current bundles again",
 		Example: `  gatehouse bundle unpin`,
-		Args:    cobra.NoArgs,
+		Args:    grammar.NoArguments,
 		RunE: func(c *cobra.Command, _ []string) error {
 			control, err := f.control()
 			if err != nil {
@@ -75,7 +76,7 @@ gatehouse bundle unpin.`,
 		Use:     "history",
 		Short:   "List the policies of the running process that can be rolled back to",
 		Example: `  gatehouse bundle history`,
-		Args:    cobra.NoArgs,
+		Args:    grammar.NoArguments,
 		RunE: func(c *cobra.Command, _ []string) error {
 			control, err := f.control()
 			if err != nil {

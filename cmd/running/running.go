@@ -93,7 +93,7 @@ route tables, directory, keys, memo and decision log.
 Exit code: 0 ready, 1 not ready, 2 it does not answer.`,
 		Example: `  gatehouse status
   gatehouse status --admin 127.0.0.1:9192 -o json`,
-		Args: cobra.NoArgs,
+		Args: grammar.NoArguments,
 		RunE: func(c *cobra.Command, _ []string) error {
 			process, err := f.process()
 			if err != nil {
@@ -131,7 +131,7 @@ printed, and changes nothing. With --pid it gets SIGHUP instead, and its admin p
 Exit code: 0 reloaded, 1 refused, 2 it does not answer.`,
 		Example: `  gatehouse reload
   gatehouse reload --pid "$(pidof gatehouse)" --admin 127.0.0.1:9192`,
-		Args: cobra.NoArgs,
+		Args: grammar.NoArguments,
 		RunE: func(c *cobra.Command, _ []string) error {
 			a, err := f.reload(c.Context(), pid)
 			if refused, ok := errors.AsType[*server.RefusedError](err); ok {

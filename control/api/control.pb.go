@@ -1967,7 +1967,7 @@ type Token struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	Name  string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
-	// admin, read:project/name or write:project/name
+	// admin, read:project/name, write:project/name, promote:project/name or push:project
 	Scopes        []string               `protobuf:"bytes,3,rep,name=scopes,proto3" json:"scopes,omitempty"`
 	CreatedAt     *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
 	ExpiresAt     *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"`
@@ -2551,7 +2551,8 @@ type Edge struct {
 	CertificateExpiresAt *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=certificate_expires_at,json=certificateExpiresAt,proto3" json:"certificate_expires_at,omitempty"`
 	RevokedAt            *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=revoked_at,json=revokedAt,proto3" json:"revoked_at,omitempty"`
 	Degraded             []string               `protobuf:"bytes,12,rep,name=degraded,proto3" json:"degraded,omitempty"`
-	Error                string                 `protobuf:"bytes,13,opt,name=error,proto3" json:"error,omitempty"` // why it could not apply a revision
+	Error                string                 `protobuf:"bytes,13,opt,name=error,proto3" json:"error,omitempty"`   // why it could not apply a revision
+	Policy               string                 `protobuf:"bytes,14,opt,name=policy,proto3" json:"policy,omitempty"` // the revision of control's bundle that is in force: the first 12 digits of its digest
 	unknownFields        protoimpl.UnknownFields
 	sizeCache            protoimpl.SizeCache
 }
@@ -2673,6 +2674,13 @@ func (x *Edge) GetDegraded() []string {
 func (x *Edge) GetError() string {
 	if x != nil {
 		return x.Error
+	}
+	return ""
+}
+
+func (x *Edge) GetPolicy() string {
+	if x != nil {
+		return x.Policy
 	}
 	return ""
 }
@@ -3090,14 +3098,16 @@ func (*SyncRequest_Alive) isSyncRequest_Message() {}
 
 // Hello says where an edge stands. Revision 0 is nowhere.
 type Hello struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Version       string                 `protobuf:"bytes,1,opt,name=version,proto3" json:"version,omitempty"`
-	Epoch         string                 `protobuf:"bytes,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
-	Revision      uint64                 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
-	Digest        []byte                 `protobuf:"bytes,4,opt,name=digest,proto3" json:"digest,omitempty"`
-	Degraded      []string               `protobuf:"bytes,5,rep,name=degraded,proto3" json:"degraded,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state            protoimpl.MessageState `protogen:"open.v1"`
+	Version          string                 `protobuf:"bytes,1,opt,name=version,proto3" json:"version,omitempty"`
+	Epoch            string                 `protobuf:"bytes,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	Revision         uint64                 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
+	Digest           []byte                 `protobuf:"bytes,4,opt,name=digest,proto3" json:"digest,omitempty"`
+	Degraded         []string               `protobuf:"bytes,5,rep,name=degraded,proto3" json:"degraded,omitempty"`
+	Policy           string                 `protobuf:"bytes,6,opt,name=policy,proto3" json:"policy,omitempty"`                                              // the revision of control's bundle that is in force: the first 12 digits of its digest
+	WithoutDirectory bool                   `protobuf:"varint,7,opt,name=without_directory,json=withoutDirectory,proto3" json:"without_directory,omitempty"` // the edge has its directory from elsewhere, or none: it is sent none
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *Hello) Reset() {
@@ -3163,6 +3173,20 @@ func (x *Hello) GetDegraded() []string {
 		return x.Degraded
 	}
 	return nil
+}
+
+func (x *Hello) GetPolicy() string {
+	if x != nil {
+		return x.Policy
+	}
+	return ""
+}
+
+func (x *Hello) GetWithoutDirectory() bool {
+	if x != nil {
+		return x.WithoutDirectory
+	}
+	return false
 }
 
 // Applied says that a revision is in force and on the edge's disk, or why not.
@@ -3238,6 +3262,7 @@ func (x *Applied) GetError() string {
 type Alive struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Degraded      []string               `protobuf:"bytes,1,rep,name=degraded,proto3" json:"degraded,omitempty"`
+	Policy        string                 `protobuf:"bytes,2,opt,name=policy,proto3" json:"policy,omitempty"` // as in Hello
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3277,6 +3302,13 @@ func (x *Alive) GetDegraded() []string {
 		return x.Degraded
 	}
 	return nil
+}
+
+func (x *Alive) GetPolicy() string {
+	if x != nil {
+		return x.Policy
+	}
+	return ""
 }
 
 // SyncResponse is what control says to an edge.
@@ -4280,7 +4312,7 @@ const file_gatehouse_control_v1_control_proto_rawDesc = "" +
 	"\x10ListEdgesRequest\x12 \n" +
 	"\venvironment\x18\x01 \x01(\tR\venvironment\"E\n" +
 	"\x11ListEdgesResponse\x120\n" +
-	"\x05edges\x18\x01 \x03(\v2\x1a.gatehouse.control.v1.EdgeR\x05edges\"\xed\x03\n" +
+	"\x05edges\x18\x01 \x03(\v2\x1a.gatehouse.control.v1.EdgeR\x05edges\"\x85\x04\n" +
 	"\x04Edge\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12 \n" +
@@ -4297,7 +4329,8 @@ const file_gatehouse_control_v1_control_proto_rawDesc = "" +
 	"\n" +
 	"revoked_at\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\trevokedAt\x12\x1a\n" +
 	"\bdegraded\x18\f \x03(\tR\bdegraded\x12\x14\n" +
-	"\x05error\x18\r \x01(\tR\x05error\"#\n" +
+	"\x05error\x18\r \x01(\tR\x05error\x12\x16\n" +
+	"\x06policy\x18\x0e \x01(\tR\x06policy\"#\n" +
 	"\x11RevokeEdgeRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"\x14\n" +
 	"\x12RevokeEdgeResponse\"m\n" +
@@ -4320,20 +4353,23 @@ const file_gatehouse_control_v1_control_proto_rawDesc = "" +
 	"\x05hello\x18\x01 \x01(\v2\x1b.gatehouse.control.v1.HelloH\x00R\x05hello\x129\n" +
 	"\aapplied\x18\x02 \x01(\v2\x1d.gatehouse.control.v1.AppliedH\x00R\aapplied\x123\n" +
 	"\x05alive\x18\x03 \x01(\v2\x1b.gatehouse.control.v1.AliveH\x00R\x05aliveB\t\n" +
-	"\amessage\"\x87\x01\n" +
+	"\amessage\"\xcc\x01\n" +
 	"\x05Hello\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\tR\x05epoch\x12\x1a\n" +
 	"\brevision\x18\x03 \x01(\x04R\brevision\x12\x16\n" +
 	"\x06digest\x18\x04 \x01(\fR\x06digest\x12\x1a\n" +
-	"\bdegraded\x18\x05 \x03(\tR\bdegraded\"l\n" +
+	"\bdegraded\x18\x05 \x03(\tR\bdegraded\x12\x16\n" +
+	"\x06policy\x18\x06 \x01(\tR\x06policy\x12+\n" +
+	"\x11without_directory\x18\a \x01(\bR\x10withoutDirectory\"l\n" +
 	"\aApplied\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12\x16\n" +
 	"\x06digest\x18\x02 \x01(\fR\x06digest\x12\x17\n" +
 	"\atook_us\x18\x03 \x01(\x03R\x06tookUs\x12\x14\n" +
-	"\x05error\x18\x04 \x01(\tR\x05error\"#\n" +
+	"\x05error\x18\x04 \x01(\tR\x05error\";\n" +
 	"\x05Alive\x12\x1a\n" +
-	"\bdegraded\x18\x01 \x03(\tR\bdegraded\"\xf9\x01\n" +
+	"\bdegraded\x18\x01 \x03(\tR\bdegraded\x12\x16\n" +
+	"\x06policy\x18\x02 \x01(\tR\x06policy\"\xf9\x01\n" +
 	"\fSyncResponse\x129\n" +
 	"\achanges\x18\x01 \x01(\v2\x1d.gatehouse.control.v1.ChangesH\x00R\achanges\x12<\n" +
 	"\bsnapshot\x18\x02 \x01(\v2\x1e.gatehouse.control.v1.SnapshotH\x00R\bsnapshot\x123\n" +

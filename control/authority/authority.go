@@ -248,6 +248,54 @@ func (a *Authority) Sign(r *Request, edge string) (der []byte, err error) {
 	return x509.CreateCertificate(rand.Reader, draft, a.certificate, r.csr.PublicKey, a.key)
 }
 
+// BundleSigner is the certificate of the key that control signs bundles with, followed by the authority's own, PEM. Both
+// files are made where they are missing: keyFile with the key, file with the certificate.
+func (a *Authority) BundleSigner(keyFile, file string) ([]byte, error) {
+	text, err := os.ReadFile(keyFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		if err != nil {
+			return nil, err
+		}
+		if text, err = EncodeKey(key); err != nil {
+			return nil, err
+		}
+		if err := durable.Create(keyFile, text); err != nil {
+			return nil, err
+		}
+	} else if err != nil {
+		return nil, err
+	}
+	key, err := parseKey(text)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", keyFile, err)
+	}
+	if have, err := os.ReadFile(file); err == nil && a.signed(have, key) {
+		return have, nil
+	}
+	now := a.clock()
+	draft := &x509.Certificate{SerialNumber: serial(), Subject: pkix.Name{CommonName: "Gatehouse control's bundles"}, NotBefore: now.Add(-skew), NotAfter: a.certificate.NotAfter,
+		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageCodeSigning}}
+	der, err := x509.CreateCertificate(rand.Reader, draft, a.certificate, key.Public(), a.key)
+	if err != nil {
+		return nil, err
+	}
+	text = append(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: a.certificate.Raw})...)
+	return text, durable.WriteFile(file, text, 0o644)
+}
+
+// signed reports whether a certificate is of this authority and for this key.
+func (a *Authority) signed(text []byte, key crypto.Signer) bool {
+	block, rest := pem.Decode(text)
+	if block == nil {
+		return false
+	}
+	cert, err := x509.ParseCertificate(block.Bytes)
+	own, _ := pem.Decode(rest)
+	public, ok := key.Public().(*ecdsa.PublicKey)
+	return err == nil && own != nil && bytes.Equal(own.Bytes, a.certificate.Raw) && ok && public.Equal(cert.PublicKey) && cert.CheckSignatureFrom(a.certificate) == nil
+}
+
 // Attest signs a text that is not a certificate: whoever has the authority's certificate can tell by Attested that it is control's. A
 // text begins with what it is, which no certificate does.
 func (a *Authority) Attest(text []byte) (signature []byte, err error) {

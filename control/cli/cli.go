@@ -58,6 +58,7 @@ const (
 type Client struct {
 	Directory api.DirectoryServiceClient
 	Admin     api.AdminServiceClient
+	Policy    api.PolicyServiceClient
 	Trail     api.DecisionServiceClient
 
 	transport *http.Transport
@@ -91,6 +92,7 @@ func Connect(a Access) (*Client, error) {
 	h := &http.Client{Transport: c.transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	base, with := strings.TrimSuffix(a.URL, "/"), connect.WithInterceptors(Bearer(a.Token))
 	c.Directory, c.Admin = api.NewDirectoryServiceClient(h, base, with), api.NewAdminServiceClient(h, base, with)
+	c.Policy = api.NewPolicyServiceClient(h, base, with)
 	c.Trail = api.NewDecisionServiceClient(h, base, with)
 	return c, nil
 }

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -20,7 +21,7 @@ import (
 
 // edgeRows are the table of edges.
 func edgeRows(list []*api.Edge, now time.Time) [][]string {
-	rows := [][]string{{"EDGE", "NAME", "ENVIRONMENT", "VERSION", "STATE", "REVISION", "BEHIND", "LAST SEEN", "DEGRADED"}}
+	rows := [][]string{{"EDGE", "NAME", "ENVIRONMENT", "VERSION", "STATE", "REVISION", "BEHIND", "POLICY", "LAST SEEN", "DEGRADED"}}
 	for _, e := range list {
 		state := "away"
 		switch {
@@ -41,7 +42,7 @@ func edgeRows(list []*api.Edge, now time.Time) [][]string {
 			degraded = "-"
 		}
 		rows = append(rows, []string{e.GetId(), e.GetName(), e.GetEnvironment(), e.GetVersion(), state, strconv.FormatUint(e.GetRevision(), 10), strconv.FormatUint(e.GetBehind(), 10),
-			ago(e.GetLastSeen(), now), degraded})
+			cmp.Or(e.GetPolicy(), "-"), ago(e.GetLastSeen(), now), degraded})
 	}
 	return rows
 }

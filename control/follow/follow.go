@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -38,6 +39,14 @@ type Config struct {
 	Logger    *zap.Logger
 	Clock     func() time.Time // nil: time.Now
 	ReadOnly  bool             // for tools: Open only, no Run; nothing is written
+	// WithoutDirectory: the edge has its directory from elsewhere, or none, and control is followed for its policies.
+	WithoutDirectory bool
+}
+
+// State is what an edge tells control about itself.
+type State struct {
+	Degraded []string // what does not work, one sentence each
+	Policy   string   // the revision of control's bundle that is in force; "": none
 }
 
 // Status is what a Follower is about.
@@ -68,7 +77,11 @@ type Follower struct {
 	doubt    bool                // current is to be replaced as a whole
 	backoff  int                 // failures in a row
 	saved    time.Time           // the time of confirmation on disk
-	degraded func() []string
+	state    func() State
+	limits   directory.Limits
+
+	shared atomic.Pointer[http.Transport] // the connection to control, for Bundles; nil: there is none
+	news   chan struct{}                  // signals that control is to be told the state now
 }
 
 // Times of the edge's end.
@@ -95,7 +108,7 @@ func Open(with Config) (*Follower, error) {
 	if err != nil || u.Scheme != "https" || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" || u.Path != "" && u.Path != "/" {
 		return nil, errors.New("the URL of control is https://host:port")
 	}
-	f := &Follower{with: with, logger: with.Logger, changed: make(chan struct{}, 1), degraded: func() []string { return nil }}
+	f := &Follower{with: with, logger: with.Logger, changed: make(chan struct{}, 1), news: make(chan struct{}, 1), state: func() State { return State{} }}
 	if !with.ReadOnly {
 		if err := os.MkdirAll(filepath.Join(with.Dir, copyFolder), 0o700); err != nil {
 			return nil, err
@@ -105,7 +118,9 @@ func Open(with Config) (*Follower, error) {
 		return nil, err
 	}
 	f.copy = &ownCopy{dir: filepath.Join(with.Dir, copyFolder), logger: with.Logger}
-	f.current, f.epoch, err = f.copy.load(with.Limits)
+	if !with.WithoutDirectory {
+		f.current, f.epoch, err = f.copy.load(with.Limits)
+	}
 	if err != nil {
 		f.logger.Error("the copy of the directory cannot be used in full", zap.Error(err))
 	}
@@ -147,14 +162,16 @@ func (f *Follower) set(change func(*Status)) {
 	}
 }
 
-// Run follows control until ctx ends. publish puts a directory in force; its error ends the connection. degraded lists
-// what does not work at this edge, for control. One Run at a time.
-func (f *Follower) Run(ctx context.Context, limits directory.Limits, publish func(*directory.Snapshot) error, degraded func() []string) {
-	f.with.Limits, f.degraded = limits, degraded
+// Run follows control until ctx ends. publish puts a directory in force; its error ends the connection. state is
+// what control is told of this edge. One Run at a time.
+func (f *Follower) Run(ctx context.Context, limits directory.Limits, publish func(*directory.Snapshot) error, state func() State) {
+	f.limits, f.state = limits, state
 	if f.current != nil {
 		f.current = f.current.WithLimits(limits)
 	}
-	f.keep(f.copy.begin())
+	if !f.with.WithoutDirectory {
+		f.keep(f.copy.begin())
+	}
 	link := &link{follower: f, publish: publish}
 	defer link.close()
 	defer func() {
@@ -194,10 +211,26 @@ func (f *Follower) confirm() {
 	f.backoff = 0
 	was := f.status.Load()
 	if !was.Connected {
-		f.logger.Info("connected to control, and current", zap.String("url", f.with.URL), zap.Uint64("revision", f.current.Revision()), zap.String("epoch", f.epoch))
+		f.logger.Info("connected to control, and current", zap.String("url", f.with.URL), zap.Uint64("revision", f.revision()), zap.String("epoch", f.epoch))
 	}
 	f.set(func(s *Status) { s.Connected, s.Error, s.Epoch, s.Confirmed = true, "", f.epoch, f.with.Clock().UTC() })
 	f.saveConfirmed(false)
+}
+
+// revision is that of the directory; 0: there is none.
+func (f *Follower) revision() uint64 {
+	if f.current == nil {
+		return 0
+	}
+	return f.current.Revision()
+}
+
+// Tell has control told the state of this edge soon, instead of with the next heartbeat. It never blocks.
+func (f *Follower) Tell() {
+	select {
+	case f.news <- struct{}{}:
+	default: // it will be
+	}
 }
 
 // errGap: what came does not follow what is here.
@@ -224,7 +257,7 @@ func (f *Follower) apply(c *api.Changes, publish func(*directory.Snapshot) error
 
 // replace puts a whole directory in force, which is in a file of the copy's folder.
 func (f *Follower) replace(s *api.Snapshot, file string, publish func(*directory.Snapshot) error) error {
-	next, err := readSnapshot(file, f.with.Limits)
+	next, err := readSnapshot(file, f.limits)
 	if err != nil {
 		return err
 	}

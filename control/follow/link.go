@@ -33,6 +33,7 @@ type link struct {
 }
 
 func (l *link) close() {
+	l.follower.shared.Store(nil)
 	if l.transport != nil {
 		l.transport.CloseIdleConnections()
 	}
@@ -89,6 +90,7 @@ func (l *link) client() (api.EdgeServiceClient, error) {
 			return nil, err
 		}
 		l.shown = f.identity
+		f.shared.Store(l.transport)
 	}
 	return client(l.transport, f.with.URL), nil
 }
@@ -120,7 +122,8 @@ func (l *link) follow(ctx context.Context, c api.EdgeServiceClient) error {
 		_ = s.stream.CloseRequest()
 		_ = s.stream.CloseResponse()
 	}()
-	hello := &api.Hello{Version: f.with.Version, Degraded: f.degraded()}
+	is := f.state()
+	hello := &api.Hello{Version: f.with.Version, Degraded: is.Degraded, Policy: is.Policy, WithoutDirectory: f.with.WithoutDirectory}
 	if f.current != nil && !f.doubt {
 		digest, err := hex.DecodeString(f.current.Digest())
 		if err != nil {
@@ -193,9 +196,11 @@ func (s *stream) alive(ctx context.Context, stop context.CancelCauseFunc, id *id
 		case <-ctx.Done():
 			return
 		case <-tick.C:
+		case <-f.news:
 		}
+		is := f.state()
 		s.mu.Lock()
-		err := s.stream.Send(&api.SyncRequest{Message: &api.SyncRequest_Alive{Alive: &api.Alive{Degraded: f.degraded()}}})
+		err := s.stream.Send(&api.SyncRequest{Message: &api.SyncRequest_Alive{Alive: &api.Alive{Degraded: is.Degraded, Policy: is.Policy}}})
 		s.mu.Unlock()
 		if err != nil {
 			return // the stream has ended, and Receive says why
@@ -255,6 +260,10 @@ func (s *stream) applied(started time.Time) error {
 func (s *stream) head(h *api.Head) error {
 	f := s.link.follower
 	if s.incoming != nil {
+		return nil
+	}
+	if f.with.WithoutDirectory {
+		f.confirm()
 		return nil
 	}
 	if f.current == nil || h.GetEpoch() != f.epoch || h.GetRevision() != f.current.Revision() || hex.EncodeToString(h.GetDigest()) != f.current.Digest() {

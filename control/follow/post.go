@@ -23,9 +23,6 @@ type Poster struct {
 	transport *http.Transport // nil: none yet; guarded by mu
 }
 
-// errNotEnrolled: the follower has no certificate yet.
-var errNotEnrolled = errors.New("this edge is not enrolled at control yet")
-
 // NewPoster makes a Poster that posts to a path. Of the configuration URL, CA, Pin, Dir and Clock count. It opens no connection.
 func NewPoster(with Config, path string) *Poster {
 	if with.Clock == nil {

@@ -17,6 +17,10 @@ type Edge struct {
 	Revision                        uint64    // that it has applied
 	Degraded                        []string
 	Error                           string
+
+	// Of an edge that is connected; not stored.
+	Policy           string // the revision of control's bundle that is in force: the beginning of its digest
+	WithoutDirectory bool   // it is sent no directory
 }
 
 // The times of enrolment tokens.

@@ -30,6 +30,9 @@ type Environment struct {
 	ring  []Change      // the newest, without a gap
 	bytes int           // of their operations
 	wake  chan struct{} // closed with the next change
+
+	promotion *Promotion    // what its policy is; nil: nothing was promoted
+	repointed chan struct{} // closed when that changes
 }
 
 // Change is one revision.
@@ -40,7 +43,7 @@ type Change struct {
 }
 
 func newEnvironment(s *Store, id int64, name string, snapshot *directory.Snapshot) *Environment {
-	e := &Environment{Name: name, id: id, store: s, wake: make(chan struct{})}
+	e := &Environment{Name: name, id: id, store: s, wake: make(chan struct{}), repointed: make(chan struct{})}
 	e.snapshot.Store(snapshot)
 	return e
 }

@@ -245,7 +245,11 @@ func (s *Store) load(ctx context.Context) error {
 		if snapshot.Digest() != r.digest {
 			return fmt.Errorf("the directory of %s is not the one that was stored: its digest is %s and should be %s; restore the database from a copy", r.name, snapshot.Digest(), r.digest)
 		}
-		s.add(newEnvironment(s, r.id, r.name, snapshot))
+		e := newEnvironment(s, r.id, r.name, snapshot)
+		if err := s.loadPolicy(ctx, e); err != nil {
+			return fmt.Errorf("the policy of %s: %w", r.name, err)
+		}
+		s.add(e)
 	}
 	return nil
 }

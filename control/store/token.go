@@ -13,7 +13,7 @@ import (
 // Token is a service token without its secret.
 type Token struct {
 	ID, Name                      string
-	Scopes                        []string // admin, and read:, write: and audit: of project/name
+	Scopes                        []string // admin, or a kind of scopeKinds with what it is for: read:project/name, push:project
 	CreatedBy                     string
 	CreatedAt, ExpiresAt, Revoked time.Time // Revoked zero: it is not
 }
@@ -27,22 +27,46 @@ var errToken = fmt.Errorf("%w: the token is unknown, expired or revoked", ErrRef
 // Actor is the token's name in the log of changes.
 func (t *Token) Actor() string { return t.Name + " (" + t.ID + ")" }
 
+// The kinds of scopes: what they allow in an environment, and push in a project.
+const (
+	ScopeRead    = "read"    // the directory and the policy of an environment
+	ScopeWrite   = "write"   // the directory of an environment
+	ScopePromote = "promote" // an environment's policy
+	ScopePush    = "push"    // a project's revisions
+	ScopeAudit   = "audit"   // the decisions of an environment
+)
+
 // May reports whether the token allows to read or write an environment.
 func (t *Token) May(write bool, environment string) bool {
+	return t.Has(ScopeWrite, environment) || !write && t.Has(ScopeRead, environment)
+}
+
+// Has reports whether the token has a scope, or all.
+func (t *Token) Has(kind, subject string) bool {
+	return slices.ContainsFunc(t.Scopes, func(s string) bool { return s == ScopeAdmin || s == kind+":"+subject })
+}
+
+// MaySee reports whether the token allows to see a project's policies: it may push, promote or read there.
+func (t *Token) MaySee(project string) bool {
 	return slices.ContainsFunc(t.Scopes, func(s string) bool {
-		return s == ScopeAdmin || s == "write:"+environment || !write && s == "read:"+environment
+		kind, subject, _ := strings.Cut(s, ":")
+		of, _, _ := strings.Cut(subject, "/")
+		return s == ScopeAdmin || of == project && (kind == ScopePush || kind == ScopePromote || kind == ScopeRead)
 	})
 }
 
 // MayAudit reports whether the token allows to see the decisions of an environment. Who may read or write its directory may not.
 func (t *Token) MayAudit(environment string) bool {
-	return slices.ContainsFunc(t.Scopes, func(s string) bool { return s == ScopeAdmin || s == "audit:"+environment })
+	return t.Has(ScopeAudit, environment)
 }
 
 // Only is the one environment that the token is for; "": it is for several, or for all.
 func (t *Token) Only() (environment string) {
 	for _, s := range t.Scopes {
-		_, name, ok := strings.Cut(s, ":")
+		kind, name, ok := strings.Cut(s, ":")
+		if kind == ScopePush {
+			continue
+		}
 		if !ok || environment != "" && environment != name {
 			return ""
 		}
@@ -60,19 +84,27 @@ const (
 	tokenValid = 90 * 24 * time.Hour
 )
 
+const scopeKinds = "admin, read:, write:, promote: and audit:project/environment, push:project"
+
 func (s *Store) checkScopes(scopes []string) error {
 	if len(scopes) == 0 || len(scopes) > maxScopes {
-		return fmt.Errorf("%w: give 1 to %d scopes: admin, and read:, write: and audit:project/environment", ErrInvalid, maxScopes)
+		return fmt.Errorf("%w: give 1 to %d scopes: %s", ErrInvalid, maxScopes, scopeKinds)
 	}
 	for _, scope := range scopes {
 		if scope == ScopeAdmin {
 			continue
 		}
 		kind, name, ok := strings.Cut(scope, ":")
-		if !ok || kind != "read" && kind != "write" && kind != "audit" {
-			return fmt.Errorf("%w: scope %q: there are admin, and read:, write: and audit:project/environment", ErrInvalid, scope)
+		var err error
+		switch {
+		case ok && kind == ScopePush:
+			err = s.CheckProject(name)
+		case ok && (kind == ScopeRead || kind == ScopeWrite || kind == ScopePromote || kind == ScopeAudit):
+			_, err = s.Environment(name)
+		default:
+			return fmt.Errorf("%w: scope %q: there are %s", ErrInvalid, scope, scopeKinds)
 		}
-		if _, err := s.Environment(name); err != nil {
+		if err != nil {
 			return fmt.Errorf("%w: scope %q: %w", ErrInvalid, scope, err)
 		}
 	}

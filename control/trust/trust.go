@@ -67,3 +67,33 @@ func pinned(s tls.ConnectionState, want, host string, now time.Time) error {
 	}
 	return errors.New("the server does not show the authority that the pin names: is this control, and the pin its own?")
 }
+
+// Signer checks a certificate that bundles are signed with, which its authority's follows: that authority is the one of a
+// file, or that of the pin. text is PEM.
+func Signer(ca, pin string, text []byte, now time.Time) error {
+	var list []*x509.Certificate
+	for block, rest := pem.Decode(text); block != nil && len(list) < 3; block, rest = pem.Decode(rest) {
+		cert, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return fmt.Errorf("the certificate that bundles are signed with: %w", err)
+		}
+		list = append(list, cert)
+	}
+	if len(list) != 2 {
+		return errors.New("the certificate that bundles are signed with: it and its authority's are expected, in PEM")
+	}
+	roots := x509.NewCertPool()
+	if ca != "" {
+		own, err := Control(ca, "", "", time.Now)
+		if err != nil {
+			return err
+		}
+		roots = own.RootCAs
+	} else if sum := sha256.Sum256(list[1].Raw); hex.EncodeToString(sum[:]) == strings.ToLower(pin) {
+		roots.AddCert(list[1])
+	}
+	if _, err := list[0].Verify(x509.VerifyOptions{Roots: roots, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageCodeSigning}}); err != nil {
+		return fmt.Errorf("the certificate that bundles are signed with is not of control's authority: %w", err)
+	}
+	return nil
+}

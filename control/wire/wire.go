@@ -23,6 +23,14 @@ const (
 	MaxSnapshot = 8 << 30 // bytes of a whole directory
 )
 
+// The form in which bundles are fetched.
+const (
+	BundleType     = "application/vnd.openpolicyagent.bundles" // OPA's for a server that holds requests
+	BundlePath     = "/bundles/own"                            // of the edge that asks
+	SignerPath     = "/bundles/signer.pem"                     // the certificate of the key that they are signed with
+	RevisionHeader = "Gatehouse-Revision"                      // the digest of the bundle's files
+)
+
 // ErrForm is an operation of no form that this release knows.
 var ErrForm = errors.New("an operation has no form that this release knows: is control newer than this edge?")
 

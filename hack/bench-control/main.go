@@ -195,7 +195,7 @@ func measureControl() ([]time.Duration, error) {
 			return nil, err
 		}
 		running.Go(func() {
-			f.Run(ctx, directory.Limits{}, func(s *directory.Snapshot) error { in.add(s.Revision()); return nil }, func() []string { return nil })
+			f.Run(ctx, directory.Limits{}, func(s *directory.Snapshot) error { in.add(s.Revision()); return nil }, func() follow.State { return follow.State{} })
 		})
 		running.Go(func() {
 			was := false

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 )
 
 const (
@@ -24,12 +25,16 @@ type wish struct {
 	policyConfigMap, policyImage, policyURL string
 	cpu, memory                             string
 	socket                                  []string // containers that get the socket
+	drain                                   int      // seconds that the application's containers go on serving, by a hook that they get; 0: none
 }
 
 // wishes are the annotations that pods may have, without their prefix.
 func wishes() []string {
-	return []string{"config", "cpu", "envoy-config", "image", "memory", "policy-configmap", "policy-image", "policy-url", "socket"}
+	return []string{"config", "cpu", "drain", "envoy-config", "image", "memory", "policy-configmap", "policy-image", "policy-url", "socket"}
 }
+
+// longestDrain bounds how long a pod that leaves goes on serving.
+const longestDrain = 10 * time.Minute
 
 // leastMemory is what Gatehouse takes when it is idle, and some more.
 const leastMemory = 64 << 20
@@ -141,6 +146,12 @@ func (w *wish) set(name, value string) string {
 			return "is no amount of memory from 64Mi to 64Gi, such as 256Mi"
 		}
 		w.memory = value
+	case "drain":
+		d, err := time.ParseDuration(value)
+		if err != nil || d < time.Second || d > longestDrain || d%time.Second != 0 {
+			return "is no time from 1s to 10m in whole seconds, such as 15s"
+		}
+		w.drain = int(d / time.Second)
 	case "socket":
 		for name := range strings.SplitSeq(value, ",") {
 			if name = strings.TrimSpace(name); !dnsLabel.MatchString(name) {

@@ -28,6 +28,7 @@ const (
 	reasonHost       = "host_network"
 	reasonWindows    = "windows"
 	reasonChanged    = "changed_sidecar"
+	reasonGrace      = "grace_period"
 	reasonRequest    = "bad_request"
 	reasonBusy       = "busy"
 	reasonPanic      = "panic"
@@ -121,6 +122,9 @@ func (s *settings) judge(namespace string, p *pod) verdict {
 	if len(problems) > 0 {
 		return refusal(reasonAnnotation, "%s", strings.Join(problems, "; "))
 	}
+	if grace := p.grace(); float64(w.drain) >= grace {
+		return refusal(reasonGrace, "annotation %sdrain: the pod has %g seconds to end (terminationGracePeriodSeconds), which has to be more than %d", prefix, grace, w.drain)
+	}
 	t := s.Pod.made(w, s.native, s.DrainDelay.String())
 	if p.Metadata.Annotations[status] != "" && p.container(sidecarName) != nil {
 		return s.again(p, &t, w)
@@ -151,6 +155,7 @@ func (s *settings) first(p *pod, t *Template, w wish) verdict {
 	}
 	out.patch = append(out.patch, annotations...)
 	out.patch = append(out.patch, p.mounts(t)...) // before the containers move
+	out.patch = append(out.patch, p.hooks(t, w)...)
 	if s.native {
 		out.patch = append(out.patch, insert("/spec/initContainers", p.Spec.InitContainers == nil, t.Containers, true)...)
 	} else {
@@ -182,7 +187,7 @@ func (s *settings) again(p *pod, t *Template, w wish) verdict {
 			return refusal(reasonChanged, "the pod says that it was injected (%s) and has no volume %q: leave that annotation and the containers of the injector out", status, text(v, "name"))
 		}
 	}
-	out := verdict{result: skipped, reason: reasonAgain, patch: p.mounts(t)}
+	out := verdict{result: skipped, reason: reasonAgain, patch: append(p.mounts(t), p.hooks(t, w)...)}
 	if len(out.patch) > 0 {
 		out = verdict{result: injected, reason: reasonAgain, patch: out.patch}
 	}
@@ -328,6 +333,35 @@ func (p *pod) mounts(t *Template) (ops []operation) {
 				ops = append(ops, insert(fmt.Sprintf("%s/%d/volumeMounts", l.path, i), none, []object{m.Mount}, false)...)
 				have, none = append(have, m.Mount), false
 			}
+		}
+	}
+	return ops
+}
+
+// defaultGrace is what Kubernetes gives a pod that does not say how many seconds it needs to end.
+const defaultGrace = 30
+
+func (p *pod) grace() float64 {
+	if p.Spec.Grace == nil {
+		return defaultGrace
+	}
+	return *p.Spec.Grace
+}
+
+// hooks has the application's containers go on serving for a while when the pod leaves, where they have no hook of their own and the pod asks for it. Istio's proxy
+// knows by itself how long to stay.
+func (p *pod) hooks(t *Template, w wish) (ops []operation) {
+	for i, c := range p.Spec.Containers {
+		if w.drain == 0 || text(c, "name") == "istio-proxy" || named(t.Containers, text(c, "name")) != nil {
+			continue
+		}
+		hook := object{"sleep": object{"seconds": w.drain}}
+		path := fmt.Sprintf("/spec/containers/%d/lifecycle", i)
+		switch lifecycle, _ := c["lifecycle"].(object); {
+		case lifecycle == nil:
+			ops = append(ops, operation{"add", path, object{"preStop": hook}})
+		case lifecycle["preStop"] == nil:
+			ops = append(ops, operation{"add", path + "/preStop", hook})
 		}
 	}
 	return ops

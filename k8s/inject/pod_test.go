@@ -118,6 +118,15 @@ func TestPods(t *testing.T) {
 		"Envoy's configuration": {pod: `{metadata: {annotations: {inject.gatehouse.io/envoy-config: mine}}, ` + web + `}`, want: map[string]any{"spec.volumes.2.configMap.name": "mine"}},
 		"the socket":            {pod: `{metadata: {annotations: {inject.gatehouse.io/socket: "web"}}, ` + web + `}`, want: map[string]any{"spec.containers.0.volumeMounts.0.name": "gatehouse-socket"}},
 		"the socket of nobody":  {pod: `{metadata: {annotations: {inject.gatehouse.io/socket: "proxy"}}, ` + web + `}`, warning: `the pod has no container "proxy" so far`},
+		"a drain": {pod: `{metadata: {annotations: {inject.gatehouse.io/drain: 15s}}, spec: {containers: [{name: web}, {name: own, lifecycle: {preStop: {exec: {command: [a]}}}},
+			{name: begins, lifecycle: {postStart: {exec: {command: [b]}}}}, {name: istio-proxy}]}}`, warning: "Istio's proxy was in the pod before",
+			want: map[string]any{"spec.containers.0.lifecycle": object{"preStop": object{"sleep": object{"seconds": 15.0}}}, "spec.containers.1.lifecycle": object{"preStop": object{"exec": object{"command": []any{"a"}}}},
+				"spec.containers.2.lifecycle.preStop.sleep.seconds": 15.0, "spec.containers.2.lifecycle.postStart.exec.command.0": "b", "spec.containers.3.lifecycle": nil,
+				"spec.initContainers.0.lifecycle": nil}},
+		"a plain drain":     {by: plain, pod: `{metadata: {annotations: {inject.gatehouse.io/drain: 1m}}, spec: {terminationGracePeriodSeconds: 90, containers: [{name: web}]}}`, want: map[string]any{"spec.containers.0.lifecycle.preStop.sleep.seconds": 60.0, "spec.containers.1.lifecycle": nil}},
+		"no drain":          {pod: web, want: map[string]any{"spec.containers.0.lifecycle": nil}},
+		"a drain too long":  {pod: `{metadata: {annotations: {inject.gatehouse.io/drain: 30s}}, ` + web + `}`, result: refused, message: "the pod has 30 seconds to end (terminationGracePeriodSeconds), which has to be more than 30"},
+		"a drain of a part": {pod: `{metadata: {annotations: {inject.gatehouse.io/drain: 1500ms}}, ` + web + `}`, result: refused, message: "is no time from 1s to 10m in whole seconds"},
 		"another volume there": {pod: `{metadata: {annotations: {inject.gatehouse.io/socket: web}}, spec: {containers: [{name: web, volumeMounts: [{name: mine, mountPath: /run/gatehouse}]}]}}`,
 			want: map[string]any{"spec.containers.0.volumeMounts.1": nil}, warning: `the container "web" has another volume at /run/gatehouse`},
 		"a mark without containers": {pod: `{metadata: {annotations: {inject.gatehouse.io/status: x}}, ` + web + `}`, want: map[string]any{"spec.initContainers.0.name": "gatehouse"}},
@@ -267,7 +276,7 @@ func randomPod(r *rand.Rand) object {
 	meta := object{"generateName": "x-"}
 	if coin() {
 		meta["annotations"] = object{"a/b~c": "d"}
-		for key, value := range map[string]string{"inject.gatehouse.io/cpu": "1", "inject.gatehouse.io/policy-configmap": "p", "inject.gatehouse.io/config": "c", "inject.gatehouse.io/socket": "istio-proxy,nobody",
+		for key, value := range map[string]string{"inject.gatehouse.io/cpu": "1", "inject.gatehouse.io/drain": "5s", "inject.gatehouse.io/policy-configmap": "p", "inject.gatehouse.io/config": "c", "inject.gatehouse.io/socket": "istio-proxy,nobody",
 			"traffic.sidecar.istio.io/excludeInboundPorts": "1", "inject.gatehouse.io/status": "forged"} {
 			if coin() {
 				meta["annotations"].(object)[key] = value

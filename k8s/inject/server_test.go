@@ -49,22 +49,25 @@ func TestRequests(t *testing.T) {
 	}
 }
 
-// TestAlerts: what the alerts read of the injector is in its metrics, and the results that they name are ones that it counts.
+// TestAlerts: what the alerts and the dashboard read of the injector is in its metrics, and the results that they name are ones that it counts.
 func TestAlerts(t *testing.T) {
 	i := start(t, newCluster(t), nil)
 	i.post(pathInject, "application/json", []byte("{"))
-	rules, err := os.ReadFile("../../packaging/prometheus/rules.yaml")
-	if err != nil {
-		t.Fatal(err)
-	}
 	metrics := i.get("/metrics")
-	names := regexp.MustCompile(`\bgatehouse_inject_[a-z_]+\b`).FindAllString(string(rules), -1)
-	if len(names) < 4 {
-		t.Fatalf("the alerts read %v", names)
-	}
-	for _, name := range names {
-		if !strings.Contains(metrics, "# TYPE "+name+" ") {
-			t.Errorf("an alert reads %s, which is not in\n%s", name, metrics)
+	var rules []byte
+	for _, file := range []string{"grafana/gatehouse.json", "prometheus/rules.yaml"} {
+		var err error
+		if rules, err = os.ReadFile("../../packaging/" + file); err != nil {
+			t.Fatal(err)
+		}
+		names := regexp.MustCompile(`\bgatehouse_inject_[a-z_]+\b`).FindAllString(string(rules), -1)
+		if len(names) < 4 {
+			t.Fatalf("%s reads %v", file, names)
+		}
+		for _, name := range names {
+			if !strings.Contains(metrics, "# TYPE "+strings.TrimSuffix(name, "_bucket")+" ") {
+				t.Errorf("%s reads %s, which is not in\n%s", file, name, metrics)
+			}
 		}
 	}
 	if want := fmt.Sprintf(`gatehouse_inject_pods_total{result=~"%s|%s"}`, refused, failed); !strings.Contains(string(rules), want) {

@@ -250,9 +250,14 @@ func TestInjector(t *testing.T) {
 		}
 	})
 	t.Run("what is injected", func(t *testing.T) {
-		p := restricted("shop", func(p *corev1.Pod) { p.Annotations = map[string]string{"inject.gatehouse.io/memory": "300Mi"} })
+		p := restricted("shop", func(p *corev1.Pod) {
+			p.Annotations = map[string]string{"inject.gatehouse.io/memory": "300Mi", "inject.gatehouse.io/drain": "15s"}
+		})
 		if err := create(p); err != nil {
 			t.Fatal(err)
+		}
+		if l := p.Spec.Containers[0].Lifecycle; l == nil || l.PreStop == nil || l.PreStop.Sleep == nil || l.PreStop.Sleep.Seconds != 15 {
+			t.Errorf("the application ends at once: %+v", l)
 		}
 		g := p.Spec.InitContainers[0]
 		if g.RestartPolicy == nil || *g.RestartPolicy != "Always" || g.Resources.Limits.Memory().String() != "300Mi" {

@@ -12,17 +12,17 @@ func (e *Explanation) Text() string {
 	var b strings.Builder
 	switch {
 	case e.Allowed && len(e.By) == 0:
-		fmt.Fprintf(&b, "allowed: %s is true in the data\n", e.Path)
+		fmt.Fprintf(&b, "allowed: data.%s is true in the data\n", e.Path)
 	case e.Allowed:
 		fmt.Fprintf(&b, "allowed by\n")
 	case e.Err != nil && e.Error == policy.ErrUndefined.Error():
-		fmt.Fprintf(&b, "denied: no rule gives %s a value\n", e.Path)
+		fmt.Fprintf(&b, "denied: no rule gives data.%s a value\n", e.Path)
 	case e.Err != nil:
 		fmt.Fprintf(&b, "denied: %s\n", e.Error)
 	case len(e.By) == 1 && e.By[0].Default:
-		fmt.Fprintf(&b, "denied by default: no other rule gives %s a value\n", e.Path)
+		fmt.Fprintf(&b, "denied by default: no other rule gives data.%s a value\n", e.Path)
 	case len(e.By) == 0:
-		fmt.Fprintf(&b, "denied: %s is false in the data\n", e.Path)
+		fmt.Fprintf(&b, "denied: data.%s is false in the data\n", e.Path)
 	default:
 		fmt.Fprintf(&b, "denied by\n")
 	}

@@ -89,6 +89,7 @@ func Lint(ctx context.Context, cfg policy.Config, b *bundle.Bundle, all []*bundl
 	}
 	found = append(found, references(b, all)...)
 	found = append(found, defaults(cfg, all)...)
+	found = append(found, bugs(b, all)...)
 	for _, file := range slices.Sorted(keysOf(files)) {
 		if strings.HasSuffix(file, ".rego") {
 			if out, err := Format(file, files[file]); err == nil && !bytes.Equal(out, files[file]) {

@@ -233,7 +233,8 @@ func (r *Decision) recorded() *gate.Recorded {
 func (r *Decision) entry(view *gate.View) (*policy.Entry, error) {
 	entry, err := gate.NewReplayer(view).RuleAskedThen(r.recorded())
 	if err == nil && entry == nil {
-		err = fmt.Errorf("this policy has no rule %s, which decision %q asked\n--bundle DIR names the policy that decided", r.Path, r.DecisionID)
+		path, _ := gate.RulePathNamed(r.Path)
+		err = fmt.Errorf("this policy has no rule data.%s, which decision %q asked\n--bundle DIR names the policy that decided", routes.RuleName(path), r.DecisionID)
 	}
 	return entry, err
 }

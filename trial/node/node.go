@@ -46,6 +46,11 @@ func New(ctx context.Context, src config.Source, headers gate.Headers, adjust fu
 	if cfg.Directory.Control { // the edge's own copy
 		cfg.Directory.Dir = cfg.ControlDir()
 	}
+	for i := range cfg.Policy.Bundles {
+		if b := &cfg.Policy.Bundles[i]; b.Control {
+			b.Kept = cfg.StateDir
+		}
+	}
 	cfg.Listen, cfg.DecisionLog.File, cfg.DecisionLog.Sinks, cfg.StateDir = config.Default().Listen, "", nil, ""
 	cfg.Listen.JWKS, cfg.Headers.JWT.KeyFile = cfg.Listen.Admin, ""
 	cfg.Policy.Tests.Off, cfg.Policy.Smoke = true, nil // what is tried is what a request gets; gatehouse test runs them

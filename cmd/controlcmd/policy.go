@@ -1,0 +1,159 @@
+package controlcmd
+
+import (
+	"bytes"
+	"errors"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"gatehouse/bundler"
+	"gatehouse/bundles/tarball"
+	"gatehouse/cmd/grammar"
+	"gatehouse/config"
+	"gatehouse/control"
+	"gatehouse/control/api"
+	"gatehouse/control/cli"
+	"gatehouse/trial"
+)
+
+// defaultProject is the project of the default environment.
+var defaultProject, _, _ = strings.Cut(control.DefaultEnvironment, "/")
+
+func pushCommand() *cobra.Command {
+	var f planeFlags
+	var smoke []string
+	q := &api.PushRevisionRequest{}
+	c := f.client("push FOLDER", "Check a policy at control, and keep it as a signed revision", `gatehouse control push ./policy --project default --message "refunds need a manager"`,
+		func(c *cobra.Command, k *cli.Client, args []string) error {
+			o, err := bundler.OpenPath(c.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			var packed bytes.Buffer
+			if err := tarball.Pack(&packed, o.Files); err != nil {
+				return err
+			}
+			q.Bundle, q.Smoke = packed.Bytes(), nil
+			for _, file := range smoke {
+				text, err := config.ReadUpTo(file, trial.MaxFile)
+				if err != nil {
+					return err
+				}
+				q.Smoke = append(q.Smoke, &api.Table{Name: filepath.ToSlash(file), Text: text})
+			}
+			out, err := k.Push(c.Context(), q, args[0])
+			if refused, is := errors.AsType[*cli.RefusedError](err); is {
+				return grammar.Negative(refused)
+			}
+			if err != nil {
+				return err
+			}
+			return cli.PrintPushed(c.OutOrStdout(), c.ErrOrStderr(), out, f.output.JSON())
+		})
+	c.Long = `Packs a policy (a folder, or a tarball), has it compiled and tested at control, and keeps it there: signed, unchangeable, and named by
+the digest of its files, which is printed. Nothing decides by it before it is promoted.
+
+Exit code: 0 it is there, 1 it did not pass, 2 it could not be pushed.`
+	c.Flags().StringVar(&q.Project, "project", defaultProject, "the first half of the names of the environments that it is for")
+	c.Flags().StringVarP(&q.Message, "message", "m", "", "what is changed, and why")
+	c.Flags().StringVar(&q.Decision, "decision", "envoy/authz/allow", "path of the decision, which must be defined")
+	c.Flags().StringArrayVar(&smoke, "smoke", nil, "table of requests that must come out as written there, as for gatehouse test; may be repeated")
+	return c
+}
+
+// moveFlags are those of promote and rollback.
+type moveFlags struct {
+	planeFlags
+	message, expected string
+	wait              grammar.Duration
+}
+
+func (f *moveFlags) addTo(c *cobra.Command) {
+	f.addEnvironment(c)
+	c.Flags().StringVarP(&f.message, "message", "m", "", "why")
+	c.Flags().StringVar(&f.expected, "expected", "", "the revision that the environment must have now (none: not any); else nothing is changed")
+	c.Flags().Var(&f.wait, "wait", "wait until every connected edge has it in force, at most that long; else exit with 1")
+}
+
+func (f *moveFlags) print(c *cobra.Command, k *cli.Client, out *api.PromoteResponse) error {
+	applied, err := k.PrintMoved(c.Context(), c.OutOrStdout(), out, cli.Moved{Wait: time.Duration(f.wait), JSON: f.output.JSON()})
+	if err == nil && !applied {
+		err = grammar.ErrReported
+	}
+	return err
+}
+
+func promoteCommand() *cobra.Command {
+	var f moveFlags
+	c := f.client("promote REVISION", "Put a revision in force in an environment", "gatehouse control promote 1f2e3d4c5b6a -e default/prod --wait 10s", func(c *cobra.Command, k *cli.Client, args []string) error {
+		out, err := cli.Ask(c.Context(), k.Policy.Promote, &api.PromoteRequest{Environment: f.environment, Revision: args[0], Message: f.message, Expected: f.expected})
+		if err != nil {
+			return err
+		}
+		return f.print(c, k, out)
+	})
+	f.addTo(c)
+	return c
+}
+
+func rollbackCommand() *cobra.Command {
+	var f moveFlags
+	c := f.client("rollback", "Put the revision in force again that an environment had before", `gatehouse control rollback -e default/prod --message "refunds fail" --wait 10s`, func(c *cobra.Command, k *cli.Client, _ []string) error {
+		out, err := cli.Ask(c.Context(), k.Policy.Rollback, &api.RollbackRequest{Environment: f.environment, Message: f.message, Expected: f.expected})
+		if err != nil {
+			return err
+		}
+		return f.print(c, k, out)
+	})
+	f.addTo(c)
+	return c
+}
+
+func revisionsCommand() *cobra.Command {
+	var f planeFlags
+	var project string
+	var limit int32
+	c := f.client("revisions", "List a project's revisions, the newest first", "gatehouse control revisions --project default", func(c *cobra.Command, k *cli.Client, _ []string) error {
+		return k.Revisions(c.Context(), c.OutOrStdout(), project, limit, f.output.JSON())
+	})
+	c.Flags().StringVar(&project, "project", defaultProject, "the project")
+	c.Flags().Int32Var(&limit, "limit", 20, "how many, at most 1000")
+	return c
+}
+
+func diffCommand() *cobra.Command {
+	var f planeFlags
+	var project string
+	c := f.client("diff BEFORE AFTER", "Compare two revisions: rules, data, files", "gatehouse control diff prod 1f2e3d4c5b6a", func(c *cobra.Command, k *cli.Client, args []string) error {
+		return k.Diff(c.Context(), c.OutOrStdout(), project, args[0], args[1], f.output.JSON())
+	})
+	c.Args = grammar.Arguments(strings.TrimSpace(c.Example), 2)
+	c.Long = `Shows the rules, the data and the files that differ between two revisions of a project. Each is a digest, or an environment of the project
+(prod), which stands for the revision that is promoted there.`
+	c.Flags().StringVar(&project, "project", defaultProject, "the project")
+	return c
+}
+
+func historyCommand() *cobra.Command {
+	var f planeFlags
+	var limit int32
+	c := f.client("history", "List who put which revision in force in an environment, the newest first", "gatehouse control history -e default/prod", func(c *cobra.Command, k *cli.Client, _ []string) error {
+		return k.History(c.Context(), c.OutOrStdout(), f.environment, limit, f.output.JSON())
+	})
+	f.addEnvironment(c)
+	c.Flags().Int32Var(&limit, "limit", 20, "how many, at most 1000")
+	return c
+}
+
+func auditCommand() *cobra.Command {
+	var f planeFlags
+	var limit int32
+	c := f.client("audit", "List who did, or was refused, what with policies, the newest first", "gatehouse control audit --limit 100", func(c *cobra.Command, k *cli.Client, _ []string) error {
+		return k.Audit(c.Context(), c.OutOrStdout(), limit, f.output.JSON())
+	})
+	c.Flags().Int32Var(&limit, "limit", 20, "how many, at most 1000")
+	return c
+}

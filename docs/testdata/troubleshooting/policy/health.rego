@@ -1,0 +1,3 @@
+package shop.GET.health
+
+allowed := true

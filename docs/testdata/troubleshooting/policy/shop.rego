@@ -1,0 +1,5 @@
+package shop.GET.orders
+
+default allowed := false
+
+allowed if "viewer" in input.identity.roles
