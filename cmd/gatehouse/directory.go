@@ -112,7 +112,17 @@ func (f *directoryFlags) load(c *cobra.Command, path string) (*directory.Snapsho
 	if folder := journal.Find(path); folder != "" {
 		return f.written(c, folder)
 	}
-	return format.Load(c.Context(), path, format.Options{Manifest: f.manifest, Force: f.force, Problems: f.problems, Progress: func(p format.Progress) { at.Store(&p) }})
+	s, err := format.Load(c.Context(), path, format.Options{Manifest: f.manifest, Force: f.force, Problems: f.problems, Progress: func(p format.Progress) { at.Store(&p) }})
+	return s, orDrop(err)
+}
+
+// orDrop says what to do about data that a manifest does not allow.
+func orDrop(err error) error {
+	var orphans *directory.OrphanError
+	if !errors.As(err, &orphans) {
+		return err
+	}
+	return fmt.Errorf("%w; correct the manifest, or drop them with directory import --force", err)
 }
 
 // written reads the directory that a node with directory.writable keeps.
@@ -125,7 +135,8 @@ func (f *directoryFlags) written(c *cobra.Command, folder string) (*directory.Sn
 	if err != nil {
 		return nil, err
 	}
-	return s.SetManifest(m, f.force)
+	s, err = s.SetManifest(m, f.force)
+	return s, orDrop(err)
 }
 
 // refOr reads type:id; a bare id is one of the type.
