@@ -47,7 +47,7 @@ func (h *Handler) searchSubject(r *request) (any, error) {
 		q := &s.question
 		refs, next, err := s.in.Who(q.resource, q.action, q.subject.Type, s.page.After, s.page.Limit, s.in.now)
 		if i := slices.IndexFunc(refs, func(r directory.Ref) bool { return r.ID == "*" }); i >= 0 {
-			refs, s.everyone = slices.Delete(refs, i, i+1), true
+			refs, s.others = slices.Delete(refs, i, i+1), true
 		}
 		return results(refs), next, err
 	})
@@ -106,9 +106,9 @@ func (h *Handler) searchAction(r *request) (any, error) {
 // search is one page of a search, of one snapshot.
 type search struct {
 	question
-	page     page
-	in       snapshot
-	everyone bool // every subject of the type may, known or not
+	page   page
+	in     snapshot
+	others bool // subjects that the directory does not know may, too
 }
 
 type snapshot struct {
@@ -149,8 +149,8 @@ func (h *Handler) search(r *request, need parts, look func(*search) ([]result, s
 	if next != "" {
 		out.Page.Next = page{After: next, Limit: s.page.Limit, Of: of}.token()
 	}
-	if s.everyone {
-		out.Context = map[string]any{"everyone": true}
+	if s.others {
+		out.Context = map[string]any{"others": true}
 	}
 	return out, nil
 }

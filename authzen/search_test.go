@@ -26,7 +26,7 @@ func TestSearch(t *testing.T) {
 	for _, test := range []test{
 		{"subject", "user", "can_read", "doc:1", "user:alice user:bob"},
 		{"subject", "user:alice", "can_read", "doc:1", "user:alice user:bob"}, // the id is ignored
-		{"subject", "user", "can_read", "doc:2", "user:alice user:bob user:carol everyone"},
+		{"subject", "user", "can_read", "doc:2", "user:alice user:bob user:carol others"},
 		{"subject", "user", "owner", "doc:1", "user:alice"},
 		{"subject", "group", "can_read", "doc:1", ""},
 		{"subject", "user", "can_read", "doc:none", ""},
@@ -74,8 +74,8 @@ func listed(t *testing.T, answer string) (list, next string) {
 			Count     int
 		}
 		Context struct {
-			Everyone bool
-			Reason   string
+			Others bool
+			Reason string
 		}
 		Results []struct{ Type, ID, Name string }
 	}
@@ -87,8 +87,8 @@ func listed(t *testing.T, answer string) (list, next string) {
 	for _, r := range got.Results {
 		names = append(names, strings.TrimPrefix(r.Type+":"+r.ID+r.Name, ":"))
 	}
-	if got.Context.Everyone {
-		names = append(names, "everyone")
+	if got.Context.Others {
+		names = append(names, "others")
 	}
 	if got.Context.Reason != "" {
 		names = append(names, got.Context.Reason)
@@ -113,7 +113,7 @@ func TestPages(t *testing.T) {
 		for i := 0; ; i++ {
 			_, got := d.ask(t, "/access/v1/search/subject", head+`,"page":`+page+`}`)
 			list, next := listed(t, got)
-			list = strings.TrimSuffix(strings.TrimSuffix(list, "everyone"), " ")
+			list = strings.TrimSuffix(strings.TrimSuffix(list, "others"), " ")
 			all = append(all, strings.Fields(list)...)
 			if next == "" {
 				break

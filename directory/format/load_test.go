@@ -185,6 +185,8 @@ func TestLoadProblems(t *testing.T) {
 		"two on a line":         {map[string]string{"objects.jsonl": alice + eng}, []string{`objects.jsonl:1: not valid JSON: '{' where the end of the line should be`}},
 		"an array of lines":     {map[string]string{"objects.jsonl": "[" + alice + "]"}, []string{`objects.jsonl:1: an array where one object or relation a line should be`}},
 		"bad time":              {map[string]string{"relations.jsonl": strings.ReplaceAll(reader, "2040-01-02T03:04:05Z", "tomorrow")}, []string{`expires_at "tomorrow" is not a time; write it as 2030-01-31T18:00:00Z`}},
+		"the zero time":         {map[string]string{"relations.jsonl": strings.ReplaceAll(reader, "2040-01-02T03:04:05Z", "0001-01-01T00:00:00.9Z")}, []string{`expires_at "0001-01-01T00:00:00.9Z": only times from 1970`}},
+		"a time before 1970":    {map[string]string{"relations.jsonl": strings.ReplaceAll(reader, "2040-01-02T03:04:05Z", "1970-01-01T00:00:00.9Z")}, []string{"only times from 1970"}},
 		"wildcard object":       {map[string]string{"objects.jsonl": `{"type":"user","id":"*"}`}, []string{`no object can have it`}},
 		"torn gzip":             {map[string]string{"objects.jsonl.gz.hex": packedGzip(alice + "\n" + eng)[:60], "relations.jsonl.gz.hex": packedGzip("")}, []string{`unexpected EOF`}},
 		"both":                  {map[string]string{"objects.jsonl": alice, "objects.json": `{"objects":[]}`}, []string{`objects.json beside objects.jsonl: which of them is the directory is not defined; leave one`}},

@@ -280,6 +280,9 @@ func (d *decoder) set(f field, at int, value string) bool {
 		if err != nil {
 			return d.json.fail(at, "expires_at %q is not a time; write it as 2030-01-31T18:00:00Z", clip(value))
 		}
+		if when.IsZero() { // which would stand for a relation that never expires
+			return d.json.fail(at, "expires_at %q: only times from 1970 to 9999 are possible; leave it out of a relation that does not expire", clip(value))
+		}
 		d.relation.Expires = when
 	}
 	return true
