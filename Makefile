@@ -6,7 +6,7 @@ GORELEASER = github.com/goreleaser/goreleaser/v2@v2.15.1
 CYCLONEDX = github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@v1.10.0
 PROMTOOL = github.com/prometheus/prometheus/cmd/promtool@v0.316.0
 
-.PHONY: wheel test-wheel test-k8s test-k8s-full help build demo test test-directory test-full test-plain test-keycloak attack-mutations lint check bench bench-json bench-scale bench-swaps bench-log bench-directory bench-directory-edge bench-control soak profile allocations fuzz docs errors-seen release release-check clean
+.PHONY: wheel test-wheel test-scim test-k8s test-k8s-full help build demo test test-directory test-full test-plain test-keycloak attack-mutations lint check bench bench-json bench-scale bench-swaps bench-log bench-directory bench-directory-edge bench-control soak profile allocations fuzz docs errors-seen release release-check clean
 
 help:
 	@echo "make demo       see it work: a Flask app, Envoy and Gatehouse, and requests through them"
@@ -29,6 +29,7 @@ help:
 	@echo "make bench-swaps  what 200 swaps of a large bundle cost those who ask meanwhile"
 	@echo "make profile    where the CPU of a decision goes, by package"
 	@echo "make soak       mixed load with swaps and key rotation for 30 minutes (SOAK=3m for less)"
+	@echo "make test-scim  two checkers of SCIM servers, scim2-tester and scim-sanity, look at control"
 	@echo "make allocations  record what tests compare allocations with"
 	@echo "make fuzz       each fuzz target for 30 seconds"
 	@echo "make docs       docs that are generated"
@@ -109,6 +110,15 @@ K8SBUILD = mkdir -p bin/k8s && cd k8s/test && go build -trimpath -ldflags="-s -w
 # As in k8s/test/go.mod: Helm asks the API server which version it is.
 KUBERNETES = v1.36.3
 export GATEHOUSE_K8S_BIN = $(CURDIR)/bin/k8s
+
+test-scim: .venv-scim/bin/scim2
+	go build -o bin/gatehouse ./cmd/gatehouse
+	hack/scim/judge
+
+.venv-scim/bin/scim2: hack/scim/requirements.txt
+	python3 -m venv .venv-scim
+	.venv-scim/bin/pip install -q -r hack/scim/requirements.txt
+	touch $@
 
 test-k8s: .venv/bin/envoy
 	$(call K8SBUILD,) github.com/envoyproxy/gateway/cmd/egctl
@@ -286,4 +296,4 @@ release-check: bin/goreleaser bin/cyclonedx-gomod bin/promtool
 	packaging/check.sh
 
 clean:
-	rm -rf bin dist dist-docs site .venv-site .demo .venv .venv.lock .venv-routes .venv-routes.lock .venv-clients .venv-clients.lock .venv-proto .keycloak
+	rm -rf bin dist dist-docs site .venv-site .venv-scim .demo .venv .venv.lock .venv-routes .venv-routes.lock .venv-clients .venv-clients.lock .venv-proto .keycloak

@@ -30,6 +30,7 @@ import (
 	"gatehouse/control/authority"
 	"gatehouse/control/decisions"
 	"gatehouse/control/policies"
+	"gatehouse/control/scim"
 	"gatehouse/control/store"
 	"gatehouse/control/wire"
 	"gatehouse/panics"
@@ -269,6 +270,7 @@ func (s *Server) handler() http.Handler {
 	for _, procedure := range []string{api.EdgeServiceEnrollProcedure, api.EdgeServiceRenewProcedure} {
 		mux.Handle(procedure, soon(h))
 	}
+	mux.Handle(scim.Path, s.scim())
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) })
 	return withPeer(mux)
 }

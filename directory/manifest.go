@@ -133,6 +133,11 @@ func (m *Manifest) Permissions(typ string) []string {
 	return out
 }
 
+// Allows reports whether objects of a type may be the subjects of a relation.
+func (m *Manifest) Allows(typ, relation, subjectType string) bool {
+	return slices.Contains(m.subjects(typ, relation), allowedSubject{typ: subjectType})
+}
+
 // subjects are the allowed subjects of a relation.
 func (m *Manifest) subjects(typ, relation string) []allowedSubject {
 	if t := m.byName[typ]; t != nil {

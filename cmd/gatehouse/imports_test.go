@@ -30,7 +30,7 @@ func whoMayImport() (foundations []string, ours map[string][]string) {
 	}
 	ours = map[string][]string{ // package -> those of ours that it may import besides, directly or not
 		"gatehouse/config": {},
-		"gatehouse/control": {"gatehouse/control/api", "gatehouse/control/authority", "gatehouse/control/decisions", "gatehouse/control/policies", "gatehouse/control/store", "gatehouse/control/wire", "gatehouse/directory",
+		"gatehouse/control": {"gatehouse/control/api", "gatehouse/control/authority", "gatehouse/control/decisions", "gatehouse/control/policies", "gatehouse/control/scim", "gatehouse/control/store", "gatehouse/control/wire", "gatehouse/directory",
 			"gatehouse/bundles/signature", "gatehouse/bundles/tarball", "gatehouse/policy/builtins", "gatehouse/policy/bundle", "gatehouse/policy/rego", "gatehouse/policy/regoerror"},
 		"gatehouse/control/judge": {"gatehouse/control/authority", "gatehouse/control/policies", "gatehouse/bundles", "gatehouse/config", "gatehouse/decisionlog", "gatehouse/gate", "gatehouse/identity", "gatehouse/images", "gatehouse/policy",
 			"gatehouse/policy/explain", "gatehouse/routes", "gatehouse/trial"},
@@ -40,6 +40,7 @@ func whoMayImport() (foundations []string, ours map[string][]string) {
 		"gatehouse/control/cli":         {"gatehouse/control/api", "gatehouse/control/trust", "gatehouse/directory", "gatehouse/directory/format"},
 		"gatehouse/control/decisions":   {},
 		"gatehouse/control/follow":      {"gatehouse/control/api", "gatehouse/control/trust", "gatehouse/control/wire", "gatehouse/directory"},
+		"gatehouse/control/scim":        {"gatehouse/control/api", "gatehouse/control/store", "gatehouse/control/wire", "gatehouse/directory"},
 		"gatehouse/control/store":       {"gatehouse/control/api", "gatehouse/control/wire", "gatehouse/directory"},
 		"gatehouse/control/trust":       {},
 		"gatehouse/control/wire":        {"gatehouse/control/api", "gatehouse/directory"},

@@ -26,6 +26,8 @@ type Environment struct {
 
 	snapshot atomic.Pointer[directory.Snapshot] // what is on disk
 
+	hasParts atomic.Bool // there are rows in object_part
+
 	mu    sync.Mutex    // guards what is below
 	ring  []Change      // the newest, without a gap
 	bytes int           // of their operations

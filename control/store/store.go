@@ -249,6 +249,11 @@ func (s *Store) load(ctx context.Context) error {
 		if err := s.loadPolicy(ctx, e); err != nil {
 			return fmt.Errorf("the policy of %s: %w", r.name, err)
 		}
+		var parts bool
+		if err := s.write.QueryRowContext(ctx, "select exists (select 1 from object_part where environment = ?)", r.id).Scan(&parts); err != nil {
+			return err
+		}
+		e.hasParts.Store(parts)
 		s.add(e)
 	}
 	return nil

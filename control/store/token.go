@@ -21,6 +21,18 @@ type Token struct {
 // ScopeAdmin allows everything.
 const ScopeAdmin = "admin"
 
+// The scopes of an identity provider: with the first it writes users and groups of an environment through SCIM, with the
+// second as well it may link users that another source wrote.
+const (
+	ScopeScim     = "scim"
+	ScopeScimLink = "scim-link"
+)
+
+// MayScim reports whether the token is a provider's for an environment, and whether it may link users there.
+func (t *Token) MayScim(environment string) (may, link bool) {
+	return slices.Contains(t.Scopes, ScopeScim+":"+environment), slices.Contains(t.Scopes, ScopeScimLink+":"+environment)
+}
+
 // Errors of a token that is presented. None of them says to its bearer more than that it is refused.
 var errToken = fmt.Errorf("%w: the token is unknown, expired or revoked", ErrRefused)
 
@@ -84,7 +96,7 @@ const (
 	tokenValid = 90 * 24 * time.Hour
 )
 
-const scopeKinds = "admin, read:, write:, promote: and audit:project/environment, push:project"
+const scopeKinds = "admin, read:, write:, promote:, audit:, scim: and scim-link:project/environment, push:project"
 
 func (s *Store) checkScopes(scopes []string) error {
 	if len(scopes) == 0 || len(scopes) > maxScopes {
@@ -99,7 +111,7 @@ func (s *Store) checkScopes(scopes []string) error {
 		switch {
 		case ok && kind == ScopePush:
 			err = s.CheckProject(name)
-		case ok && (kind == ScopeRead || kind == ScopeWrite || kind == ScopePromote || kind == ScopeAudit):
+		case ok && (kind == ScopeRead || kind == ScopeWrite || kind == ScopePromote || kind == ScopeAudit || kind == ScopeScim || kind == ScopeScimLink):
 			_, err = s.Environment(name)
 		default:
 			return fmt.Errorf("%w: scope %q: there are %s", ErrInvalid, scope, scopeKinds)

@@ -1,11 +1,14 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"gatehouse/control/wire"
@@ -31,6 +34,8 @@ type Write struct {
 type Edit struct {
 	directory.Change
 	Etag string // that the stored one must have; "": any; NoEtag: it must not exist
+
+	owner string // whose row it stays, or becomes; "": who writes. Given, its owner is not asked
 }
 
 // NoEtag is the etag of what does not exist.
@@ -56,6 +61,9 @@ func (s *Store) Write(ctx context.Context, e *Environment, with Write) (Result, 
 		return Result{}, fmt.Errorf("%w: %d changes at once: %d are possible, or use the import", ErrInvalid, len(with.Edits), MaxEdits)
 	case len(with.Key) > maxOwn || len(with.Source) > maxOwn:
 		return Result{}, fmt.Errorf("%w: an idempotency key or a source has at most %d bytes", ErrInvalid, maxOwn)
+	}
+	if strings.HasPrefix(with.Source, ScimPrefix) {
+		return Result{}, fmt.Errorf("%w: source %q: what begins with %s is written by the SCIM server alone", ErrInvalid, with.Source, ScimPrefix)
 	}
 	if with.Source == "" {
 		with.Source = "api"
@@ -83,8 +91,15 @@ func (w *writer) directory(e *Environment, with *Write) (Result, error) {
 			return Result{revision, w.store.epoch}, err
 		}
 	}
+	if e.hasParts.Load() {
+		with.Edits = slices.Clone(with.Edits)
+	}
 	for i := range with.Edits {
-		if err := w.mayEdit(e, with, &with.Edits[i]); err != nil {
+		err := w.keepPart(e, with, &with.Edits[i])
+		if err == nil {
+			err = w.mayEdit(e, with, &with.Edits[i])
+		}
+		if err != nil {
 			return Result{}, &directory.ChangeError{Index: i, What: with.Edits[i].String(), Err: err}
 		}
 	}
@@ -207,7 +222,7 @@ func (w *writer) mayEdit(e *Environment, with *Write, c *Edit) error {
 		return fmt.Errorf("it %w", ErrExists)
 	case c.Etag != "" && c.Etag != NoEtag && (!found || c.Etag != strconv.FormatUint(revision, 10)):
 		return ErrEtag
-	case found && source != with.Source && !with.TakeOver:
+	case found && c.owner == "" && source != with.Source && !with.TakeOver:
 		return fmt.Errorf("%w: it is of %q", ErrOwned, source)
 	}
 	return nil
@@ -268,14 +283,14 @@ func (w *writer) save(e *Environment, with *Write, was, next *directory.Snapshot
 
 // edit writes one change to the tables. A row that stays what it was keeps its etag, unless its owner changes.
 func (w *writer) edit(e *Environment, with *Write, c *Edit, was, next *directory.Snapshot) (err error) {
-	revision := next.Revision()
+	revision, source := next.Revision(), cmp.Or(c.owner, with.Source)
 	switch {
 	case c.SetObject != nil:
 		o := c.SetObject
 		_, err = w.exec(`insert into object (environment, type, id, display_name, properties, revision, source) values (?, ?, ?, ?, ?, ?, ?)
 			on conflict do update set display_name = excluded.display_name, properties = excluded.properties, revision = excluded.revision, source = excluded.source
 			where display_name <> excluded.display_name or properties is not excluded.properties or source <> excluded.source`,
-			e.id, o.Type, o.ID, o.DisplayName, nullable(o.Properties), revision, with.Source)
+			e.id, o.Type, o.ID, o.DisplayName, nullable(o.Properties), revision, source)
 	case c.DeleteObject != nil:
 		r := c.DeleteObject
 		for _, text := range []string{"delete from object where environment = ? and type = ? and id = ?",
@@ -292,7 +307,7 @@ func (w *writer) edit(e *Environment, with *Write, c *Edit, was, next *directory
 		}
 		_, err = w.exec(`insert into relation (environment, object_type, object_id, relation, subject_type, subject_id, subject_relation, expires_at, revision, source)
 			values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) on conflict do update set expires_at = excluded.expires_at, revision = excluded.revision, source = excluded.source
-			where expires_at <> excluded.expires_at or source <> excluded.source`, append(relationKey(e, r), expires, revision, with.Source)...)
+			where expires_at <> excluded.expires_at or source <> excluded.source`, append(relationKey(e, r), expires, revision, source)...)
 	case c.DeleteRelation != nil:
 		_, err = w.exec("delete from relation where "+thatRelation, relationKey(e, c.DeleteRelation)...)
 	}
