@@ -138,7 +138,7 @@ func tokenCreateCommand() *cobra.Command {
 		made := out.GetToken()
 		return f.print(c, out.GetText()+"\n", map[string]any{"token": out.GetText(), "id": made.GetId(), "name": made.GetName(), "scopes": made.GetScopes(), "expires_at": made.GetExpiresAt().AsTime()})
 	})
-	c.Flags().StringSliceVar(&scopes, "scope", nil, "admin, read:, write:, promote: or audit:project/environment, or push:project; may be repeated")
+	c.Flags().StringSliceVar(&scopes, "scope", nil, "admin; read:, write:, promote:, audit:, scim: or scim-link: with project/environment; push:project; may be repeated")
 	expires.Add(c, "when the token ends", "valid")
 	return c
 }
