@@ -70,10 +70,11 @@ func functions(set *template.Template) template.FuncMap {
 			text, err := yamlText(v)
 			return strings.TrimSuffix(string(text), "\n"), err
 		},
-		"nindent": func(n int, text string) string { return "\n" + indented(n, text) },
-		"replace": func(old, with, text string) string { return strings.ReplaceAll(text, old, with) },
-		"trim":    strings.TrimSpace,
-		"trunc":   func(n int, text string) string { return text[:min(n, len(text))] },
+		"contains": func(part, text string) bool { return strings.Contains(text, part) },
+		"nindent":  func(n int, text string) string { return "\n" + indented(n, text) },
+		"replace":  func(old, with, text string) string { return strings.ReplaceAll(text, old, with) },
+		"trim":     strings.TrimSpace,
+		"trunc":    func(n int, text string) string { return text[:min(n, len(text))] },
 		"regexFind": func(expression, text string) (string, error) {
 			found, err := regexp.Compile(expression)
 			if err != nil {

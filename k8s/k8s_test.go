@@ -344,6 +344,7 @@ func TestWhatCannotBe(t *testing.T) {
 		want   string
 	}{
 		"unknown key":          {values: Values{"replica": 3}, want: "values: replica: there is no such key; replicas is meant?"},
+		"Envoy asks elsewhere": {values: Values{"envoy": map[string]any{"config": "{address: gatehouse.default.svc}"}}, want: "envoy.config does not ask gatehouse.gatehouse.svc, which is this installation: gatehouse k8s generate --namespace gatehouse"},
 		"unknown mode":         {values: Values{"mode": "daemonset"}, want: `values: mode: "daemonset" is none of [service sidecar]`},
 		"wrong type":           {values: Values{"replicas": "two"}, want: "values: replicas: two is no integer"},
 		"too few":              {values: Values{"replicas": 0}, want: "values: replicas: 0 is less than 1"},
@@ -378,6 +379,23 @@ func TestWhatCannotBe(t *testing.T) {
 				t.Errorf("got %v, want %q", err, tc.want)
 			}
 		})
+	}
+}
+
+// TestName: what the objects are called is what Envoy asks.
+func TestName(t *testing.T) {
+	dir := tree(t, orders())
+	if err := os.WriteFile(filepath.Join(dir, "more.yaml"), []byte("name: edge\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	o := &Options{Release: Release{"gatehouse", "gatehouse"}, Mode: "service", For: "envoy", App: "orders", AppPort: 8000}
+	v, err := o.Values(filepath.Join(dir, "gatehouse.yaml"), []string{filepath.Join(dir, "more.yaml")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := o.Print("yaml", v)
+	if err != nil || !strings.Contains(string(text), "address: edge.gatehouse.svc") {
+		t.Errorf("%v: Envoy does not ask edge", err)
 	}
 }
 

@@ -95,7 +95,11 @@ func (o *Options) envoy(file string, v Values) error {
 			namespace = o.Release.Namespace
 		}
 		g.App = fmt.Sprintf("%s.%s.svc:%d", app["name"], namespace, app["port"])
-		g.Gatehouse = fmt.Sprintf("%s.%s.svc:9191", o.Release.Name, o.Release.Namespace)
+		name, err := part(o.Release, v, "gatehouse.name")
+		if err != nil {
+			return err
+		}
+		g.Gatehouse = fmt.Sprintf("%s.%s.svc:9191", name, o.Release.Namespace)
 		g.HealthChecks = true
 		if tls["secretName"] != "" {
 			g.GatehouseCA = "/etc/envoy/tls/ca.crt"

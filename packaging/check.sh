@@ -30,6 +30,19 @@ else
   exit 1
 fi
 
+say "compose file"
+make -s build
+cp -r examples/flask-orders "$work/example"
+rm -f "$work/example"/jwks.json "$work/example"/*.pem
+for first in token serve; do
+  sed -n "s/^ *command: \(\[\"$first\".*\)/\1/p" packaging/compose.yaml >"$work/command"
+  python3 -c 'import json, sys; print("\0".join(json.load(sys.stdin)), end="")' <"$work/command" >"$work/args"
+  # What is served is only looked at here.
+  if [ "$first" = serve ]; then printf '\0--check' >>"$work/args"; fi
+  (cd "$work/example" && xargs -0 "$OLDPWD/bin/gatehouse" <"$work/args" >"$work/said" 2>&1) || { cat "$work/said"; echo "the compose file's gatehouse $first does not work"; exit 1; }
+done
+echo "its commands work in the example"
+
 say "a release, twice"
 openssl genpkey -algorithm ed25519 -out "$work/private.pem"
 openssl pkey -in "$work/private.pem" -pubout -out "$work/public.pem"

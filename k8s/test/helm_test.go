@@ -44,12 +44,17 @@ func each(t *testing.T, f func(t *testing.T, values []byte, generated []object))
 
 func render(t *testing.T, values []byte) []object {
 	t.Helper()
+	return renderIn(t, "gatehouse", "gatehouse", values)
+}
+
+func renderIn(t *testing.T, name, namespace string, values []byte) []object {
+	t.Helper()
 	c, err := loader.Load("../chart")
 	if err != nil {
 		t.Fatal(err)
 	}
 	in := action.NewInstall(&action.Configuration{})
-	in.DryRun, in.ClientOnly, in.ReleaseName, in.Namespace = true, true, "gatehouse", "gatehouse"
+	in.DryRun, in.ClientOnly, in.ReleaseName, in.Namespace = true, true, name, namespace
 	if in.KubeVersion, err = chartutil.ParseKubeVersion("v1.36.3"); err != nil {
 		t.Fatal(err)
 	}
