@@ -50,7 +50,7 @@ func (p *edgePod) start(t *testing.T, files map[string]string, enroll string) *e
 	return process(t, p.folder, "/usr/bin/env", "GATEHOUSE_POD="+p.name, gatehouse, "serve", "--config", filepath.Join(p.folder, "gatehouse.yaml"), "--wait-for-policy")
 }
 
-// TestControlPlane: the pods of a directory that comes from a control plane let themselves in with the tokens of a Secret, each with its own; they decide by what is
+// TestControlPlane: pods whose directory and policy come from a control plane let themselves in with the tokens of a Secret, each with its own; they decide by what is
 // written there, keep their certificates on their volumes, and a pod whose volume is lost says that it needs a new token. Helm makes the same objects.
 func TestControlPlane(t *testing.T) {
 	url, ca, as := controlPlane(t)
@@ -73,7 +73,9 @@ func TestControlPlane(t *testing.T) {
 	}
 	write(t, filepath.Join(dir, "ca.pem"), string(certificate))
 	write(t, filepath.Join(dir, "policy/policy.rego"), "package envoy.authz\n\nallow if gatehouse.check(\"group:open\", \"member\", \"user:anybody\")\n")
-	write(t, filepath.Join(dir, "gatehouse.yaml"), fmt.Sprintf("state_dir: ./state\npolicy: {bundles: [{name: app, path: policy}]}\ndirectory: {control: true}\ncontrol: {url: %q, ca: ca.pem, enroll_token_file: enroll.token}\n", url))
+	write(t, filepath.Join(dir, "gatehouse.yaml"), fmt.Sprintf("state_dir: ./state\npolicy: {bundles: [{name: app, control: true}]}\ndirectory: {control: true}\ncontrol: {url: %q, ca: ca.pem, enroll_token_file: enroll.token}\n", url))
+	revision := strings.Fields(control("push", filepath.Join(dir, "policy")))[0]
+	control("promote", revision, "--message", "the first")
 	args := []string{"k8s", "generate", "--for", "envoy", "--app", "orders", "--namespace", "gatehouse", "--app-namespace", "shop"}
 	generated := objects(t, command(t, dir, args...))
 	same(t, generated, render(t, command(t, dir, append(args, "-o", "values")...)))

@@ -107,17 +107,23 @@ yes
 {{- if $v.policy.url -}}
 {{- $bundles = append $bundles (dict "name" $v.policy.name "url" $v.policy.url) -}}
 {{- end -}}
-{{- if and (get $policy "bundles") (or $v.policy.image $v.policy.url) -}}
-{{- fail "policy.image and policy.url stand for config.policy.bundles: set one of them" -}}
+{{- if $v.policy.control -}}
+{{- $bundles = append $bundles (dict "name" $v.policy.name "control" true) -}}
+{{- end -}}
+{{- if and (get $policy "bundles") (or $v.policy.image $v.policy.url $v.policy.control) -}}
+{{- fail "policy.image, policy.url and policy.control stand for config.policy.bundles: set one of them" -}}
 {{- end -}}
 {{- if gt (len $bundles) 1 -}}
-{{- fail "policy.files, policy.image and policy.url: set one of them, or config.policy.bundles for several" -}}
+{{- fail "policy.files, policy.image, policy.url and policy.control: set one of them, or config.policy.bundles for several" -}}
+{{- end -}}
+{{- if and $v.policy.control (not (get $v.config "control")) -}}
+{{- fail "policy.control: config.control says where the control plane is: {url: https://host:port, pin: ...}" -}}
 {{- end -}}
 {{- if and $bundles (not (get $policy "bundles")) -}}
 {{- $_ := set $policy "bundles" $bundles -}}
 {{- end -}}
 {{- if not (get $policy "bundles") -}}
-{{- fail "no policy: set policy.files, policy.image, policy.url or config.policy.bundles" -}}
+{{- fail "no policy: set policy.files, policy.image, policy.url, policy.control or config.policy.bundles" -}}
 {{- end -}}
 {{- $own := dict "state_dir" "/var/lib/gatehouse" "listen" $listen "policy" $policy -}}
 {{- if include "gatehouse.control" . -}}
