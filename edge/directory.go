@@ -39,8 +39,8 @@ type directorySource struct {
 	readOnly bool                // a tool reads the copy of what control sent
 	state    func() follow.State // of this edge, for control; set before run
 
-	load                   func(context.Context, directoryConfig) (*directory.Snapshot, error)
-	lookWithin, loadWithin time.Duration
+	load                              func(context.Context, directoryConfig) (*directory.Snapshot, error)
+	lookWithin, loadWithin, emptyWait time.Duration
 
 	// Owned by newEngine until the source runs, then by Run.
 	attempt   *attempt            // the load in progress; nil: none
@@ -52,6 +52,7 @@ type directorySource struct {
 	copied    bool                // current is the local copy of an earlier process
 	expired   bool                // current is older than max_age
 	withdrawn bool                // the directory was withdrawn from the gate
+	emptied   time.Time           // since when an empty file is held back; zero: none is
 }
 
 // directoryConfig is what a source is made of.
@@ -101,7 +102,7 @@ func newDirectorySource(c *config.Config, logger *zap.Logger, before *directoryS
 	if !d.Configured() {
 		return nil
 	}
-	s := &directorySource{logger: logger, now: time.Now, load: loadFiles, lookWithin: lookWithin, loadWithin: loadWithin, cfg: directoryConfig{File: d.File, Manifest: d.Manifest, MaxAge: time.Duration(d.MaxAge),
+	s := &directorySource{logger: logger, now: time.Now, load: loadFiles, lookWithin: lookWithin, loadWithin: loadWithin, emptyWait: emptyWait, cfg: directoryConfig{File: d.File, Manifest: d.Manifest, MaxAge: time.Duration(d.MaxAge),
 		Withdraw: d.AfterMaxAge == "deny", Limits: directory.Limits{Depth: d.Limits.Depth, Work: d.Limits.Work}}}
 	if d.Writable {
 		return s.writable(c.DirectoryDir(), before)
@@ -166,7 +167,7 @@ func (s *directorySource) start(ctx context.Context, revision uint64) error {
 
 // use makes a loaded directory current.
 func (s *directorySource) use(next *directory.Snapshot, looks []*watch.Look) {
-	s.current, s.seen, s.failing, s.problem, s.copied, s.expired, s.withdrawn = next, looks, time.Time{}, "", false, false, false
+	s.current, s.seen, s.failing, s.problem, s.copied, s.expired, s.withdrawn, s.emptied = next, looks, time.Time{}, "", false, false, false, time.Time{}
 	s.kept.put(next)
 	s.report()
 }
@@ -264,8 +265,13 @@ func (s *directorySource) run(ctx context.Context, publish func(*directory.Snaps
 			s.attempt = nil
 			if was.probe {
 				again = again || was.late // the files respond again
-			} else if err := s.renew(was, out, publish); errors.Is(err, errChanging) {
+				break
+			}
+			switch err := s.renew(was, out, publish); {
+			case errors.Is(err, errChanging):
 				watcher.LookAgain(0, resettleWait)
+			case errors.Is(err, errEmptied):
+				watcher.LookAgain(0, s.emptyWait)
 			}
 		case <-timer.C:
 			s.overdue()
@@ -298,6 +304,7 @@ const resettleWait = 100 * time.Millisecond
 
 // renew takes the outcome of an attempt, and publishes the directory where it differs from the current one.
 func (s *directorySource) renew(a *attempt, out loadOutcome, publish func(*directory.Snapshot) error) error {
+	out.err = errors.Join(out.err, s.holdBack(out))
 	switch {
 	case out.err != nil:
 		said := s.problem

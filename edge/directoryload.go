@@ -159,6 +159,54 @@ func loadFiles(ctx context.Context, c directoryConfig) (*directory.Snapshot, err
 // errChanging: the files are being written while they are read.
 var errChanging = errors.New("the files change while they are read")
 
+// emptyWait is how long a directory that an empty file left without relations, or without objects, is held back: a file that is
+// written in place ("tool > relations.jsonl") is empty at first, and what it excluded would be allowed.
+const emptyWait = 10 * time.Second
+
+// errEmptied: a file is empty, and the directory in use has what was in it.
+var errEmptied = errors.New("is empty, as a file is that is being written")
+
+// holdBack is an error while the loaded directory is held back because of an empty file.
+func (s *directorySource) holdBack(out loadOutcome) error {
+	name := ""
+	if out.err == nil && out.next != nil && s.current != nil {
+		was, is := s.current.Stats(), out.next.Stats()
+		if was.Relations > 0 && is.Relations == 0 || was.Objects > 0 && is.Objects == 0 {
+			name = emptyFile(s.cfg.File, out.looks[0])
+		}
+	}
+	switch {
+	case out.unchanged:
+		return nil
+	case name == "":
+		s.emptied = time.Time{}
+		return nil
+	case s.emptied.IsZero():
+		s.emptied = s.now()
+	case s.now().Sub(s.emptied) >= s.emptyWait:
+		return nil
+	}
+	return fmt.Errorf("%s %w; it is taken if it still is after %s", name, errEmptied, s.emptyWait)
+}
+
+// emptyFile is an empty file among those looked at; "" where none is.
+func emptyFile(path string, look *watch.Look) string {
+	switch {
+	case look == nil:
+	case !look.Base.IsDir():
+		if look.Base.Size() == 0 {
+			return path
+		}
+	default:
+		for _, name := range look.Names {
+			if info := look.Files[name]; info != nil && info.Mode().IsRegular() && info.Size() == 0 {
+				return filepath.Join(path, name)
+			}
+		}
+	}
+	return ""
+}
+
 // targets are the watched files and folders.
 func (s *directorySource) targets() []watch.Target {
 	list := []watch.Target{{Path: s.cfg.File, Ignored: hidden, Look: func() *watch.Look { return fingerprint(s.cfg.File) }}}
