@@ -21,10 +21,29 @@ type Policy struct {
 	Capabilities Capabilities `yaml:"capabilities" doc:"Built-ins that reach out of the process and are off by default."`
 	Protos       string       `yaml:"protos" doc:"A FileDescriptorSet (protoc --include_imports --descriptor_set_out): bodies of the gRPC methods in it are parsed for the policy. Watched. Default: none."`
 	Bundles      []Bundle     `yaml:"bundles" doc:"Where policy and data come from. Required, unless --bundle is given."`
+	Shadow       *Shadow      `yaml:"shadow" doc:"A policy that decides beside the active one on a sample of the requests, after they were answered. What it would decide otherwise is counted, logged and shown (gatehouse status); no client sees it. Default: none."`
 	Tests        OwnTests     `yaml:"tests" doc:"The bundles' own tests, *_test.rego, which a bundle has to pass before it gets active."`
 	Smoke        []string     `yaml:"smoke" doc:"Tables of requests, as gatehouse test reads them, that must hold under a policy before it gets active: that the administrators are not locked out, for one. Read at the start and at each reload. Default: none."`
 	Keep         int          `yaml:"keep" doc:"How many earlier policies are kept to roll back to, at most 100: as they came, in state_dir or else in memory. Default: 5."`
 	KeepSize     Size         `yaml:"keep_size" doc:"Most bytes of bundles (unpacked) that are kept so; the last one is kept whatever its size. Default: 16MiB."`
+}
+
+// Shadow is a policy that decides without being heard.
+type Shadow struct {
+	Bundles []Bundle `yaml:"bundles" doc:"Where the shadow policy comes from: all of its bundles, as in policy.bundles. Required."`
+	Sample  float64  `yaml:"sample" doc:"Share of the requests that it decides about, 0 to 1. It takes at most a quarter of one processor; what comes beyond is dropped, and counted. Default: 0.1."`
+}
+
+// each calls do with every bundle, those of the shadow too.
+func (p *Policy) each(do func(*Bundle)) {
+	for i := range p.Bundles {
+		do(&p.Bundles[i])
+	}
+	if p.Shadow != nil {
+		for i := range p.Shadow.Bundles {
+			do(&p.Shadow.Bundles[i])
+		}
+	}
 }
 
 // Unmatched is "deny" or "policy", or says so for redirects and for all else.

@@ -82,9 +82,23 @@ func (c *Config) ValidateServices(found *Problems) {
 			use(fmt.Sprintf("decision_log.sinks[%d].%s.service", i, kind), server.Service)
 		}
 	}
+	c.Policy.validateBundles(found, "policy.bundles", c.Policy.Bundles, use)
+	if x := c.Policy.Shadow; x != nil {
+		switch {
+		case len(x.Bundles) == 0:
+			found.Add("policy.shadow", Wrong("policy.shadow.bundles", "give at least one"))
+		case x.Sample < 0 || x.Sample > 1:
+			found.Add("policy.shadow.sample", Wrong("policy.shadow.sample", "%v: must be between 0 and 1", x.Sample))
+		}
+		c.Policy.validateBundles(found, "policy.shadow.bundles", x.Bundles, use)
+	}
+}
+
+// validateBundles checks the keys that do not go together.
+func (p *Policy) validateBundles(found *Problems, list string, bundles []Bundle, use func(at, service string)) {
 	fromControl := 0
-	for i, b := range c.Policy.Bundles {
-		at := fmt.Sprintf("policy.bundles[%d]", i)
+	for i, b := range bundles {
+		at := fmt.Sprintf("%s[%d]", list, i)
 		use(at+".service", b.Service)
 		elsewhere := b.URL + b.Image + b.Service + b.AfterMaxAge + b.CredentialFile
 		if b.Control && (b.Path+b.URL+b.Image+b.Service+b.CredentialFile != "" || b.Interval != 0 || b.Signing != nil) {

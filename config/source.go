@@ -50,15 +50,15 @@ func (s Source) Read() (*Config, *Document, error) {
 			return nil, nil, err
 		}
 	}
-	for i := range cfg.Policy.Bundles {
-		if b := &cfg.Policy.Bundles[i]; b.Name == "" && b.Path != "" {
+	cfg.Policy.each(func(b *Bundle) {
+		if b.Name == "" && b.Path != "" {
 			if abs, err := filepath.Abs(b.Path); err == nil {
 				b.Name = BundleName(abs)
 			}
 		} else if b.Name == "" {
 			b.Name = b.remoteName()
 		}
-	}
+	})
 	if s.Change != nil {
 		s.Change(cfg)
 	}
@@ -103,14 +103,14 @@ func (c *Config) relativeTo(dir string) {
 		resolve(&c.Identity.Introspection[i].PrivateKeyFile)
 	}
 	resolve(&c.Identity.APIKeys.File)
-	for i := range c.Policy.Bundles {
-		resolve(&c.Policy.Bundles[i].Path)
-		if signing := c.Policy.Bundles[i].Signing; signing != nil {
-			for k := range signing.Keys {
-				resolve(&signing.Keys[k].File)
+	c.Policy.each(func(b *Bundle) {
+		resolve(&b.Path)
+		if b.Signing != nil {
+			for k := range b.Signing.Keys {
+				resolve(&b.Signing.Keys[k].File)
 			}
 		}
-	}
+	})
 	for i := range c.Policy.Smoke {
 		resolve(&c.Policy.Smoke[i])
 	}
@@ -179,9 +179,7 @@ func (c *Config) resolveRemote(resolve func(*string)) {
 			resolve(&s.OAuth2.ClientSecretFile)
 		}
 	}
-	for i := range c.Policy.Bundles {
-		resolve(&c.Policy.Bundles[i].CredentialFile)
-	}
+	c.Policy.each(func(b *Bundle) { resolve(&b.CredentialFile) })
 }
 
 // OrDefault is the source with ./gatehouse.yaml where no configuration was named. A bundle takes the place of that one's bundles, and of

@@ -28,7 +28,8 @@ import (
 type engine struct {
 	settings      *gate.Settings
 	verifier      *identity.Verifier
-	minter        *mint.Minter // nil without headers.jwt
+	minter        *mint.Minter     // nil without headers.jwt
+	shadow        *bundles.Manager // of policy.shadow; nil: there is none
 	bundles       *bundles.Manager
 	sink          *sink
 	protos        *descriptors // nil where none are configured
@@ -114,6 +115,8 @@ func newEngine(ctx context.Context, c Config, before *engine) (e *engine, policy
 	} else if e.bundles, err = e.newBundles(c, before); err != nil {
 		found.Add("policy.bundles", WithKeys(err))
 	}
+	e.shadow, err = e.newShadow(c)
+	found.Add("policy.shadow", WithKeys(err))
 	if len(found.Errs) > 0 {
 		e.sink.discard(running)
 		outcome := "nothing was started"
@@ -220,6 +223,7 @@ func (e *engine) parts(withPolicy bool) gate.Part {
 			v.Routes[r.app] = r.table
 		}
 		e.directory.part()(v)
+		v.Shadow = nil // what there is of it comes when it is loaded
 		if withPolicy && e.policy != nil {
 			v.Policy = e.policy
 		}
@@ -247,6 +251,13 @@ func (e *engine) start(own *publisher, failed func(error)) {
 		}
 		e.wait.Go(func() {
 			panics.Loop(ctx, "following the directory", func(ctx context.Context) { e.directory.run(ctx, publish) })
+		})
+	}
+	if e.shadow != nil {
+		e.wait.Go(func() {
+			if err := panics.LoopError(ctx, "keeping the shadow policy fresh", e.shadow.Run); err != nil {
+				e.logger.Error("the shadow policy is not kept fresh any more", zap.Error(err))
+			}
 		})
 	}
 	if e.control != nil {

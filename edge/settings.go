@@ -115,9 +115,15 @@ func BundlesConfig(c *config.Config, logger *zap.Logger, r prometheus.Registerer
 				HTTPSendCache: int64(c.Policy.Capabilities.HTTPSend.Cache),
 				NetLookup:     c.Policy.Capabilities.NetLookup, Runtime: c.Policy.Capabilities.Runtime}}}
 	addRemote(c, &out)
+	out.Sources = sources(c, c.Policy.Bundles)
+	return out
+}
+
+// sources are bundles of the configuration.
+func sources(c *config.Config, list []config.Bundle) (out []bundles.Source) {
 	services := services(c)
-	for _, b := range c.Policy.Bundles {
-		out.Sources = append(out.Sources, bundles.Source{Name: b.Name, Path: b.Path, Remote: bundleRemote(b, services), Verification: verification(b.Signing),
+	for _, b := range list {
+		out = append(out, bundles.Source{Name: b.Name, Path: b.Path, Remote: bundleRemote(b, services), Verification: verification(b.Signing),
 			Optional: b.Required != nil && !*b.Required})
 	}
 	return out

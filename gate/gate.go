@@ -64,6 +64,7 @@ type Gate struct {
 	ids       decisionIDs
 	calls     sync.Pool // of *call, cleared
 	memos     *memoManager
+	shadows   *shadower
 	deciding  atomic.Int64 // evaluations in progress
 	queries   policy.AdHocSlots
 	lastPanic atomic.Int64 // second in which a panic's stack was last logged
@@ -81,6 +82,9 @@ func New(cfg Config) (*Gate, error) {
 		g.logger = zap.NewNop()
 	}
 	if g.memos, err = newMemoManager(cfg.Registerer, g.logger, g.View); err != nil {
+		return nil, err
+	}
+	if g.shadows, err = newShadower(g, cfg.Registerer); err != nil {
 		return nil, err
 	}
 	if g.clock == nil {
@@ -150,6 +154,9 @@ func (g *Gate) Check(ctx context.Context, req *Request) (answer Answer) {
 	answer.Diagnostics = c.diagnostics(err)
 	g.record(ctx, c, &answer, err)
 	g.traces.end(span, c, &answer)
+	if v := c.view; v != nil && v.shadow != nil {
+		g.shadows.offer(v.shadow, c, err)
+	}
 	g.done(c)
 	return answer
 }

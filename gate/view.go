@@ -36,6 +36,7 @@ type View struct {
 	Directory *directory.Snapshot
 	Facts     policy.Facts // what policies may query besides their input; empty without a directory
 	Serial    uint64       // incremented by each publication
+	Shadow    *Shadow      // decides beside Policy, and never answers; nil: none
 
 	users    *users               // of Directory
 	usersOf  *directory.Snapshot  // the directory of users
@@ -46,6 +47,7 @@ type View struct {
 	apps     []application        // assembled from Settings, Policy and Routes; reused from the previous View where these are unchanged
 	asked    *askedRules          // of Policy: rules for questions; nil without a policy
 	memo     *policy.Memo         // of Policy; nil: memo off
+	shadow   *shadowView          // of Shadow; nil: none decides
 	notices  []string             // routes without a rule, rules without a route
 }
 
@@ -93,6 +95,7 @@ func (g *Gate) Run(ctx context.Context) error {
 	var helpers sync.WaitGroup
 	defer helpers.Wait()
 	helpers.Go(func() { panics.Loop(ctx, "keeping the memory of decisions in bounds", g.memos.run) })
+	helpers.Go(func() { panics.Loop(ctx, "deciding by the shadow policy", g.shadows.run) })
 	for {
 		select {
 		case <-ctx.Done():
@@ -114,6 +117,7 @@ func (g *Gate) publish(parts []Part) (err error) {
 	next.Serial++
 	next.describe()
 	next.memo = g.memos.next(before, &next)
+	next.shadow = g.shadows.next(before, &next)
 	g.logNotices(before, &next)
 	g.view.Store(&next)
 	if g.onPublish != nil {

@@ -41,6 +41,7 @@ var files = []struct {
 	{"services[].ca", watched}, {"services[].cert", watched}, {"services[].key", secret}, {"services[].bearer_file", secret},
 	{"services[].oauth2.client_secret_file", secret}, {"headers.jwt.key_file", secret},
 	{"policy.protos", watched}, {"policy.smoke[]", atStart}, {"policy.bundles[].path", policy},
+	{"policy.shadow.bundles[].path", policy}, {"policy.shadow.bundles[].credential_file", secret}, {"policy.shadow.bundles[].signing.keys[].file", watched},
 	{"policy.bundles[].credential_file", secret}, {"policy.bundles[].signing.keys[].file", watched},
 	{"denials.templates.*.file", atStart}, {"control.ca", atStart},
 	{"listen.directory.keys", secret}, {"listen.directory.tls.cert", secret}, {"listen.directory.tls.key", secret}, {"listen.directory.tls.client_ca", secret},

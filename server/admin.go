@@ -42,6 +42,7 @@ type Status struct {
 	Directory   *edge.DirectoryStatus `json:"directory,omitempty"`
 	Keys        []identity.KeyStatus  `json:"keys"`
 	Memo        gate.MemoStatus       `json:"memo"`
+	Shadow      *edge.ShadowStatus    `json:"shadow,omitempty"`
 	DecisionLog decisionlog.Status    `json:"decision_log"`
 }
 
@@ -68,7 +69,7 @@ func (s *Server) status() Status {
 		Bundles: s.node.Bundles().Status(), Keys: keyStatus(view), Memo: g.MemoStatus(), DecisionLog: s.node.DecisionLog()}
 	out.Reloads = s.reloads.Load()
 	out.Notices, out.Degraded = slices.Concat(view.Notices(), g.Notices()), s.degraded()
-	out.Routes, out.Directory = s.node.Routes(), s.node.Directory()
+	out.Routes, out.Directory, out.Shadow = s.node.Routes(), s.node.Directory(), s.node.Shadow()
 	if s.certificates != nil {
 		if text := s.certificates.problem.Load(); text != nil {
 			out.TLSError = *text

@@ -78,6 +78,9 @@ func (s *Status) Write(w io.Writer, now time.Time) error {
 	} else {
 		line("memo", "off: %s", s.Memo.Why)
 	}
+	if x := s.Shadow; x != nil {
+		writeShadow(x, line, wrong)
+	}
 	if log := s.DecisionLog; log.Sink == "" {
 		line("log", "none")
 	} else {
@@ -129,4 +132,29 @@ func firstLine(text string) string {
 		line += " ..."
 	}
 	return line
+}
+
+// writeShadow tells what the shadow policy would have decided.
+func writeShadow(x *edge.ShadowStatus, line func(key, format string, args ...any), wrong func(string)) {
+	for _, b := range x.Bundles {
+		active := "not loaded"
+		if b.Revision != "" {
+			active = "revision " + b.Revision
+		}
+		line("shadow", "%s: %s, from %s", b.Name, active, b.Source)
+		if b.Stage != "" {
+			wrong(b.Stage + " failed: " + firstLine(b.Error))
+		}
+	}
+	d := x.Decisions
+	if d == nil {
+		return
+	}
+	wrong(d.Why)
+	line("", "%s decided, %s otherwise (%s more denied, %s more allowed), %s, %s dropped", terminal.Thousands(d.Decided), terminal.Thousands(d.Differences),
+		terminal.Thousands(d.Denies), terminal.Thousands(d.Allows), terminal.Count(d.Errors, "error"), terminal.Thousands(d.Dropped))
+	for i := len(d.Last) - 1; i >= max(0, len(d.Last)-3); i-- {
+		one := d.Last[i]
+		line("", "%s %s: %s, the shadow %s (%s)", one.Method, one.Route, one.Active, one.Shadow, one.DecisionID)
+	}
 }

@@ -53,7 +53,7 @@ func New(ctx context.Context, src config.Source, headers gate.Headers, adjust fu
 	}
 	cfg.Listen, cfg.DecisionLog.File, cfg.DecisionLog.Sinks, cfg.StateDir = config.Default().Listen, "", nil, ""
 	cfg.Listen.JWKS, cfg.Headers.JWT.KeyFile = cfg.Listen.Admin, ""
-	cfg.Policy.Tests.Off, cfg.Policy.Smoke = true, nil // what is tried is what a request gets; gatehouse test runs them
+	cfg.Policy.Tests.Off, cfg.Policy.Smoke, cfg.Policy.Shadow = true, nil, nil // what is tried is what a request gets; gatehouse test runs them
 	adjust(cfg)
 	for _, missing := range leaveKeys(cfg, headers) {
 		notice(missing)
