@@ -88,7 +88,14 @@ until curl -s http://127.0.0.1:9195/readyz | grep -q control; do sleep 0.05; don
 	}, after: `for m in $(curl -s http://127.0.0.1:9192/metrics http://127.0.0.1:9195/metrics | sed -n 's/^# TYPE \(gatehouse_[a-z_]*\) .*/\1/p'); do
   grep -q "$m[^a-z_]" "$DOCS/metrics.md" || { echo "docs/metrics.md lacks $m"; exit 1; }
 done`},
-	"docs/upgrade.md": {from: "examples/flask-orders", before: map[string]string{"gatehouse config validate": "gatehouse token mint --sub vera >/dev/null 2>&1"}},
+	"docs/tutorial-from-opa.md": {before: map[string]string{"$ gatehouse check GET /people --header": `jwt() { python3 -c 'import base64,hashlib,hmac,json,sys
+b=lambda x:base64.urlsafe_b64encode(x).rstrip(b"=").decode()
+t=b(json.dumps({"alg":"HS256","typ":"JWT"}).encode())+"."+b(json.dumps({"exp":2241081539,"nbf":1514851139,"role":sys.argv[1],"sub":base64.b64encode(sys.argv[2].encode()).decode()}).encode())
+print(t+"."+b(hmac.new(b"secret",t.encode(),hashlib.sha256).digest()))' "$@"; }
+ALICE=$(jwt guest alice) BOB=$(jwt admin bob)`}},
+	"docs/tutorial-from-topaz.md": {from: "examples/flask-aserto"},
+	"docs/tutorial-policies.md":   {},
+	"docs/upgrade.md":             {from: "examples/flask-orders", before: map[string]string{"gatehouse config validate": "gatehouse token mint --sub vera >/dev/null 2>&1"}},
 	"docs/identity.md": {from: "examples/flask-orders", before: map[string]string{
 		"$ gatehouse token why": "gatehouse token mint --sub u1 --config gatehouse.yaml >token.txt",
 	}},
