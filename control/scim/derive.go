@@ -46,7 +46,7 @@ func (k *kind) derive(doc map[string]any) (d store.ScimDerived) {
 			part[name] = list
 		}
 	}
-	if doc["active"] == false {
+	if isInactive(doc) {
 		part["disabled"] = true
 	}
 	d.Properties, _ = json.Marshal(part) // texts

@@ -52,12 +52,11 @@ func (k *kind) receive(body []byte) (*received, error) {
 	return out, k.complete(out.doc)
 }
 
-// stillInactive keeps a user deactivated of whom a change does not say that he is active: only what says so enables him.
-func stillInactive(was, now map[string]any) {
-	if _, says := now["active"]; !says && was["active"] == false {
-		now["active"] = false
-	}
-}
+// inactive is in a document, and never shown, of a user who was deactivated and whose active was then removed: only what says
+// that he is active enables him.
+const inactive = "#inactive"
+
+func isInactive(doc map[string]any) bool { return doc["active"] == false || doc[inactive] == true }
 
 // membersOf are the ids in a value of members.
 func membersOf(v any) ([]string, error) {
@@ -182,9 +181,8 @@ func (s *Server) replace(r *request, k *kind, id string) (*response, error) {
 		if err != nil {
 			return err
 		}
-		stillInactive(was, in.doc)
 		if _, says := in.doc["active"]; !says && k == users {
-			in.doc["active"] = true
+			in.doc["active"] = !isInactive(was)
 		}
 		if err := k.into(now, in.doc); err != nil {
 			return err
@@ -216,7 +214,7 @@ func (s *Server) patch(r *request, k *kind, id string) (*response, error) {
 		if err != nil {
 			return err
 		}
-		was, scans := map[string]any{"active": doc["active"]}, 0
+		was, scans := isInactive(doc), 0
 		for i := range operations {
 			o := &operations[i]
 			if o.at.attribute != nil && o.at.attribute == groups.core.member() {
@@ -228,7 +226,10 @@ func (s *Server) patch(r *request, k *kind, id string) (*response, error) {
 				return err
 			}
 		}
-		stillInactive(was, doc)
+		delete(doc, inactive)
+		if _, says := doc["active"]; !says && was {
+			doc[inactive] = true
+		}
 		if err := k.complete(doc); err != nil {
 			return err
 		}
@@ -318,6 +319,7 @@ func (s *Server) document(r *request, k *kind, one *store.ScimResource, p *proje
 	if err != nil {
 		return nil, err
 	}
+	delete(doc, inactive)
 	schemas := []any{k.core.urn}
 	for _, e := range k.extensions {
 		if _, has := doc[e.urn]; has {

@@ -91,14 +91,17 @@ func (s *Store) ScimWrite(ctx context.Context, e *Environment, actor, source str
 	})
 }
 
-// flush writes the collected changes of the directory, in writes of the usual size.
+// scimEdits are the changes of one revision: an edge applies each as a whole.
+const scimEdits = 250
+
+// flush writes the collected changes of the directory, in some revisions of one transaction.
 func (tx *ScimTx) flush() error {
 	if tx.grown != "" {
 		if err := tx.fits(); err != nil {
 			return err
 		}
 	}
-	for part := range slices.Chunk(tx.edits, MaxEdits) {
+	for part := range slices.Chunk(tx.edits, scimEdits) {
 		if _, err := tx.w.directory(tx.e, &Write{Actor: tx.actor, Source: tx.source, Edits: part}); err != nil {
 			return err
 		}
