@@ -25,7 +25,7 @@ type authorizerService struct {
 // typeManual is the identity's type where a client named the caller by a text of its own, which is not looked for in the directory.
 const typeManual = "IDENTITY_TYPE_MANUAL"
 
-// Is decides each decision of one path. Whatever goes wrong with a decision is a no, and on record.
+// Is decides each decision of one path. One that could not be made is an error and not a no: a client may ask what it then negates.
 func (s *authorizerService) Is(ctx context.Context, in *authorizer.IsRequest) (*authorizer.IsResponse, error) {
 	path, err := pathOf(in.PolicyContext)
 	if err != nil {
@@ -37,7 +37,11 @@ func (s *authorizerService) Is(ctx context.Context, in *authorizer.IsRequest) (*
 	}
 	out := &authorizer.IsResponse{}
 	for _, decision := range in.PolicyContext.Decisions {
-		out.Decisions = append(out.Decisions, &authorizer.Decision{Decision: decision, Is: s.ask(ctx, q, path, decision)})
+		is, err := s.ask(ctx, q, path, decision)
+		if err != nil {
+			return nil, err
+		}
+		out.Decisions = append(out.Decisions, &authorizer.Decision{Decision: decision, Is: is})
 	}
 	return out, nil
 }
@@ -69,11 +73,15 @@ func (s *authorizerService) DecisionTree(ctx context.Context, in *authorizer.Dec
 			if ctx.Err() != nil {
 				return nil, status.FromContextError(ctx.Err()).Err()
 			}
+			is, err := s.ask(ctx, q, path, decision)
+			if err != nil {
+				return nil, err
+			}
 			name := strings.Join(path, separator)
 			if tree[name] == nil {
 				tree[name] = structpb.NewStructValue(&structpb.Struct{Fields: map[string]*structpb.Value{}})
 			}
-			tree[name].GetStructValue().Fields[decision] = structpb.NewBoolValue(s.ask(ctx, q, path, decision))
+			tree[name].GetStructValue().Fields[decision] = structpb.NewBoolValue(is)
 		}
 	}
 	return &authorizer.DecisionTreeResponse{PathRoot: in.PolicyContext.Path, Path: &structpb.Struct{Fields: tree}}, nil
@@ -130,9 +138,14 @@ func (s *authorizerService) question(ctx context.Context, method string, who *ap
 	return q, nil
 }
 
-// ask has the gate decide.
-func (s *authorizerService) ask(ctx context.Context, base *gate.Question, path []string, decision string) bool {
+// ask has the gate decide. A denial is a no: by the policy, or because of who the caller is.
+func (s *authorizerService) ask(ctx context.Context, base *gate.Question, path []string, decision string) (bool, error) {
 	q := *base
 	q.Rule, q.Name = append(slices.Clone(path), decision), strings.Join(path, ".")
-	return s.with.Gate.Ask(ctx, &q).Allow
+	a := s.with.Gate.Ask(ctx, &q)
+	switch a.Reason {
+	case gate.None, gate.Denied, gate.NoDecision, gate.NoCredential, gate.BadCredential, gate.UnknownUser, gate.DisabledUser:
+		return a.Allow, nil
+	}
+	return false, queryStatus(&a)
 }

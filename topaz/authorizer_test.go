@@ -26,6 +26,8 @@ visible if input.identity.identity == "ann"
 broken := 1 / (input.resource.zero - 0)
 
 text := "yes"
+
+blocked if ds.check({"object_type": "doc", "object_id": input.resource.doc, "relation": "blocked", "subject_type": "user", "subject_id": input.user.id})
 `
 
 // newAuthorizer is a service whose policy asks the directory.
@@ -49,7 +51,7 @@ const (
 	none   = api.IdentityType_IDENTITY_TYPE_NONE
 )
 
-// TestIs: each decision is yes or no, whatever goes wrong, and on record with its package and its name.
+// TestIs: each decision is yes or no, or an error where it could not be made, and on record with its package and its name.
 func TestIs(t *testing.T) {
 	s := newAuthorizer(t)
 	about, err := structpb.NewStruct(map[string]any{"doc": "1", "zero": 0})
@@ -66,7 +68,10 @@ func TestIs(t *testing.T) {
 		code      codes.Code
 		saying    string
 	}{
-		"ann":                {"app", who(sub, "ann"), "app.GET.orders", []string{"allowed", "visible", "broken", "text", "other"}, "allowed visible", 0, ""},
+		"ann":                {"app", who(sub, "ann"), "app.GET.orders", []string{"allowed", "visible", "other"}, "allowed visible", 0, ""},
+		"broken":             {"app", who(sub, "ann"), "app.GET.orders", []string{"broken"}, "", codes.FailedPrecondition, "policy_error"},
+		"no boolean":         {"app", who(sub, "ann"), "app.GET.orders", []string{"visible", "text"}, "", codes.FailedPrecondition, "policy_error"},
+		"a failed question":  {"app", who(sub, "ann"), "app.GET.orders", []string{"blocked"}, "", codes.FailedPrecondition, "policy_error"},
 		"bob, with slashes":  {"app", who(sub, "bob"), "app/GET/orders", []string{"allowed", "visible"}, "allowed", 0, ""},
 		"eve":                {"app", who(sub, "eve"), "app.GET.orders", []string{"allowed"}, "", 0, ""},
 		"nobody":             {"app", who(none, ""), "app.GET.orders", []string{"allowed", "visible"}, "", 0, ""},
@@ -90,6 +95,9 @@ func TestIs(t *testing.T) {
 		got, err := s.authorizer().Is(s.as(test.key), &authorizer.IsRequest{PolicyContext: &api.PolicyContext{Path: test.path, Decisions: test.decisions},
 			IdentityContext: test.who, ResourceContext: about})
 		s.is(name, err, test.code, test.saying)
+		if test.code == codes.FailedPrecondition {
+			asked += len(test.decisions)
+		}
 		if err != nil {
 			continue
 		}
@@ -150,6 +158,8 @@ func TestDecisionTree(t *testing.T) {
 	if got, err = ask("nowhere", false, "allowed"); err != nil || len(got.Path.GetFields()) != 0 {
 		t.Errorf("%v, %v", got, err)
 	}
+	_, err = ask("app", false, "allowed", "blocked")
+	s.is("a failed question", err, codes.FailedPrecondition, "policy_error")
 	_, err = ask("app", false)
 	s.is("no decisions", err, codes.InvalidArgument, "decisions")
 	_, err = s.authorizer().DecisionTree(s.as("reader"), &authorizer.DecisionTreeRequest{PolicyContext: &api.PolicyContext{Path: "app", Decisions: []string{"allowed"}}, IdentityContext: who(sub, "ann")})

@@ -69,7 +69,7 @@ func (s *authorizerService) Query(ctx context.Context, in *authorizer.QueryReque
 	return &authorizer.QueryResponse{Response: response}, nil
 }
 
-// queryStatus says why a query has no answer. What is wrong with the query itself is told in full.
+// queryStatus says why a query, or a decision, has no answer. What is wrong with the query itself is told in full.
 func queryStatus(a *gate.Answer) error {
 	code := codes.Internal
 	switch a.Reason {
