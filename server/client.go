@@ -50,6 +50,15 @@ func (c Control) Status(ctx context.Context) (s Status, err error) {
 	return s, nil
 }
 
+// Metrics is the page at /metrics of the admin port.
+func (c Control) Metrics(ctx context.Context) ([]byte, error) {
+	kind, at, err := network(c.Admin)
+	if err != nil {
+		return nil, err
+	}
+	return ask(ctx, kind, at, "GET", "/metrics", nil)
+}
+
 // ReloadBySignal sends SIGHUP to the process and waits until its status says how the reload ended.
 func (c Control) ReloadBySignal(ctx context.Context, pid int) error {
 	before, err := c.Status(ctx)
@@ -132,8 +141,11 @@ func ask(ctx context.Context, kind, at, method, path string, body []byte) ([]byt
 		return nil, fmt.Errorf("talking to the running process: %w\nis it running, %s?", errors.Unwrap(err), needs)
 	}
 	defer resp.Body.Close()
-	return io.ReadAll(io.LimitReader(resp.Body, maxControl))
+	return io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
 }
+
+// maxAnswer bounds what a process answers, in bytes: a page of metrics is the longest.
+const maxAnswer = 16 << 20
 
 // firstOf is the beginning of an answer that is not understood.
 func firstOf(body []byte) string { return strconv.QuoteToASCII(string(body[:min(len(body), 100)])) }

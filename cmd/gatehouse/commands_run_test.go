@@ -100,6 +100,7 @@ func commandLines() map[string][2]string {
 		"routes list":                    {"routes list", ""},
 		"routes match":                   {"routes match GET /orders/17", ""},
 		"status":                         {"status", ""},
+		"top":                            {"top --once --every 200ms", ""},
 		"test":                           {"test", "test failing.yaml"},
 		"token mint":                     {"token mint --sub vera --expires 7d", ""},
 		"token why":                      {"token why @good.token", "token why @bad.token"},

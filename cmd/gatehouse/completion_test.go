@@ -94,7 +94,7 @@ func TestUnknownCommands(t *testing.T) {
 		"chek":                "gatehouse check",
 		"logs":                "gatehouse log tail",
 		"run":                 "gatehouse serve",
-		"rollback":            "gatehouse bundle rollback",
+		"unpin":               "gatehouse bundle unpin",
 		"bundle pusch":        "gatehouse bundle push",
 		"help bundle pusch":   "gatehouse bundle push",
 		"help nonsense":       "",

@@ -54,7 +54,7 @@ func rootCommand() *cobra.Command {
 	}
 	root.AddCommand(serveCommand(), migrateCommand(), docsCommand(), demoCommand(), versionCommand(), routesCommand(), initCommand(), upCommand(), checkCommand(), testCommand(),
 		explainCommand(), logCommand(), replayCommand(), bundlecmd.Command(), tokenCommand(), identityCommand(), envoyCommand(), k8sCommand(), doctorCommand(), directoryCommand(),
-		configCommand(), running.Status(), running.Reload(), controlcmd.Command(), fmtCommand(), lintCommand(), evalCommand(), benchCommand())
+		configCommand(), running.Status(), running.Reload(), running.Top(), controlcmd.Command(), fmtCommand(), lintCommand(), evalCommand(), benchCommand())
 	grammar.Family(root, grammar.Completion(root))
 	root.SetHelpCommand(grammar.Help(root))
 	root.SetVersionTemplate("gatehouse {{.Version}}\n")
