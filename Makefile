@@ -50,20 +50,25 @@ demo: build
 
 # The end-to-end tests run alone, because they measure times, and always, because Go cannot see what they depend on.
 UNIT = $$(go list ./... | grep -v '/envoy$$')
+# Packages whose tests run commands, most of them in processes of their own: the race detector doubles what they cost. test-full has it for them too.
+COMMANDS = ./cmd/gatehouse ./docs
+CONCURRENT = $$(go list ./... | grep -v -e '/envoy$$' -e '/cmd/gatehouse$$' -e '/docs$$')
 
 # go test, which also fails where a test prints a token. Excepted are those whose subject is to print one.
 GOTEST = go run ./hack/testlog -except 'hack/testlog |cmd/gatehouse TestScripts/(config_headers|token)' --
 
 # What tests are built with: lint has run vet, and nobody debugs these binaries, so a third of what linking costs is saved.
-TESTFLAGS = -race -vet=off '-ldflags=-s -w'
+PLAINFLAGS = -vet=off '-ldflags=-s -w'
+TESTFLAGS = -race $(PLAINFLAGS)
 
 # One package more than there are cores: most of them wait now and then.
 PACKAGES = $$(expr $$(getconf _NPROCESSORS_ONLN) + 1)
 
-# All three run, also where one before has failed.
+# All of them run, also where one before has failed.
 test:
 	@code=0; \
-	$(GOTEST) $(TESTFLAGS) -p $(PACKAGES) -timeout 15m $(UNIT) || code=1; \
+	$(GOTEST) $(TESTFLAGS) -p $(PACKAGES) -timeout 15m $(CONCURRENT) || code=1; \
+	$(GOTEST) $(PLAINFLAGS) -timeout 15m $(COMMANDS) || code=1; \
 	$(GOTEST) $(TESTFLAGS) -timeout 15m -parallel $(PACKAGES) -count=1 ./envoy || code=1; \
 	$(GOTEST) $(ALLOCATIONS) || code=1; \
 	exit $$code
