@@ -24,7 +24,7 @@ func Command() *cobra.Command {
 		Long: `The control plane: users, relations and policies of all environments in one place, for every edge, which decides without
 it. serve runs it; the others are its clients and take a token from GATEHOUSE_CONTROL_TOKEN or --token-file.`,
 	}
-	directory := grammar.Family(&cobra.Command{Use: "directory", Short: "Write the directory of an environment"}, importCommand(), setCommand(), deleteCommand())
+	directory := grammar.Family(&cobra.Command{Use: "directory", Short: "Write the directory of an environment"}, importCommand(), syncCommand(), setCommand(), deleteCommand())
 	token := grammar.Family(&cobra.Command{Use: "token", Short: "Make, list and revoke service tokens"}, tokenCreateCommand(), tokenListCommand(), tokenRevokeCommand())
 	return grammar.Family(c, serveCommand(), statusCommand(), environmentCommand(), token, enrollCommand(), revokeCommand(), directory, changesCommand(),
 		pushCommand(), promoteCommand(), rollbackCommand(), revisionsCommand(), diffCommand(), historyCommand(), auditCommand(), decisionsCommand())

@@ -43,6 +43,7 @@ func commandLines() map[string][2]string {
 		"control directory delete":       {"control directory delete group:eng#member@user:alice", ""},
 		"control directory import":       {"control directory import directory", ""},
 		"control directory set":          {"control directory set user:alice group:eng#member@user:alice --expires 7d", ""},
+		"control directory sync":         {"control directory sync directory --source hr --dry-run", ""},
 		"control enroll":                 {"control enroll --expires 2d", ""},
 		"control environment":            {"control environment $ENVIRONMENT", ""},
 		"control revoke":                 {"", ""}, // of an edge that is there: docs/control.md

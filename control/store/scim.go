@@ -92,7 +92,7 @@ func (s *Store) ScimWrite(ctx context.Context, e *Environment, actor, source str
 }
 
 // scimEdits are the changes of one revision: an edge applies each as a whole.
-const scimEdits = 250
+const scimEdits = 100
 
 // flush writes the collected changes of the directory, in some revisions of one transaction.
 func (tx *ScimTx) flush() error {
