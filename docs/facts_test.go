@@ -4,13 +4,58 @@ import (
 	"fmt"
 	"os"
 	"path"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
 
 	"gatehouse/gate"
+	"gatehouse/identity"
 )
+
+// TestIdentityTypes holds that input.md lists the types of identities that there are, and that no policy of a page asks for another one.
+func TestIdentityTypes(t *testing.T) {
+	types := []string{identity.TypeNone, identity.TypeJWT, identity.TypeSub}
+	for _, name := range types {
+		if !strings.Contains(find(t, "docs/input.md").text, "`"+name+"`") {
+			t.Errorf("docs/input.md lacks %s", name)
+		}
+	}
+	for _, p := range pages(t) {
+		for _, b := range p.blocks {
+			for _, name := range regexp.MustCompile(`\bIDENTITY_TYPE_\w+`).FindAllString(b.text, -1) {
+				if b.language == "rego" && !slices.Contains(types, name) {
+					t.Errorf("%s: there is no %s", p.where(b), name)
+				}
+			}
+		}
+	}
+}
+
+// TestElsewhere holds that the tests of other packages that run a page are there, and name it.
+func TestElsewhere(t *testing.T) {
+	for name, test := range elsewhere {
+		function, dir, _ := strings.Cut(test, " in ")
+		found := false
+		for _, file := range sorted(t, filepath.Join("..", dir, "*_test.go")) {
+			text, err := os.ReadFile(file)
+			fail(t, err)
+			_, after, ok := strings.Cut(string(text), "func "+function+"(")
+			found = found || ok && strings.Contains(after, path.Base(name))
+		}
+		if !found {
+			t.Errorf("%s: there is no %s, or it does not read the page", name, test)
+		}
+	}
+}
+
+func sorted(t *testing.T, pattern string) []string {
+	t.Helper()
+	files, err := filepath.Glob(pattern)
+	fail(t, err)
+	return files
+}
 
 // TestReasons holds that reasons.md lists the gate's reasons, in their order, with their statuses.
 func TestReasons(t *testing.T) {
