@@ -53,6 +53,9 @@ type queuedDelivery struct {
 	tried    chan error // buffered: Run never blocks on the sender
 }
 
+// triedTime is how long the outcome of a delivery is waited for that is being tried when everything ends.
+const triedTime = 5 * time.Second
+
 // fetchInto runs a source's fetcher and forwards its deliveries.
 func (m *Manager) fetchInto(ctx context.Context, s *source, arrivals chan<- queuedDelivery) error {
 	err := s.fetch(ctx, func(ctx context.Context, d delivery) error {
@@ -66,6 +69,11 @@ func (m *Manager) fetchInto(ctx context.Context, s *source, arrivals chan<- queu
 		case err := <-a.tried:
 			return err
 		case <-ctx.Done():
+		}
+		select { // it may have become active at this very moment, and is then kept for the next start
+		case err := <-a.tried:
+			return err
+		case <-time.After(triedTime): // Run's goroutine panicked
 			return ctx.Err()
 		}
 	})

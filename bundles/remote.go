@@ -177,6 +177,9 @@ func (r *remote) fetch(ctx context.Context, deliver deliver) error {
 		}
 		select {
 		case <-ctx.Done():
+			if r.current() && r.last.saved != r.last.state { // activated just now: the next process starts with what decided in this one
+				r.save()
+			}
 			return nil
 		case <-pause.C:
 			asked, cut = true, r.startRequest(ctx, answers)
