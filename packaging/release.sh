@@ -9,6 +9,8 @@ commit=$(git rev-parse HEAD) when=$(git log -1 --format=%ct)
 rm -rf dist dist-docs
 make -s build
 VERSION=$version bin/goreleaser release --snapshot --clean --skip=publish,announce
+# Without the commit it takes the time of now for that of the files.
+grep -q "\"commit\":\"$commit\"" dist/metadata.json || { echo "goreleaser does not see the commit: make a release in a clone, and not in a linked work tree (git worktree)"; exit 1; }
 (cd packaging/image && go run . -dist ../../dist -version "$version" -commit "$commit" -time "$when" -source "${SOURCE:-https://example.com/gatehouse}" \
   -authorities "${AUTHORITIES:-/etc/ssl/certs/ca-certificates.crt}")
 
