@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -140,6 +141,56 @@ func TestAdminProof(t *testing.T) {
 			t.Errorf("%q, want %q", got, want)
 		}
 	}
+}
+
+// overHTTP3 asks a listener by way of another Envoy, which speaks HTTP/3 to it.
+func (d doors) overHTTP3(listener, request string) (said string) {
+	d.t.Helper()
+	to, ok := d.doors[d.prefix+listener]
+	if !ok {
+		return "nobody listens"
+	}
+	_, port, _ := strings.Cut(to, ":")
+	door, err := children.FreePort()
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	text := fmt.Sprintf(`admin: {address: {socket_address: {address: 127.0.0.1, port_value: 0}}}
+static_resources:
+  listeners:
+    - address: {socket_address: {address: 127.0.0.1, port_value: %d}}
+      filter_chains:
+        - filters:
+            - name: m
+              typed_config:
+                "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+                stat_prefix: client
+                route_config: {virtual_hosts: [{name: a, domains: ["*"], routes: [{match: {prefix: /}, route: {cluster: h3}}]}]}
+                http_filters: [%s]
+  clusters:
+    - name: h3
+      connect_timeout: 5s
+      typed_extension_protocol_options:
+        envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
+          "@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions
+          explicit_http_config: {http3_protocol_options: {}}
+      transport_socket:
+        name: envoy.transport_sockets.quic
+        typed_config:
+          "@type": type.googleapis.com/envoy.extensions.transport_sockets.quic.v3.QuicUpstreamTransport
+          upstream_tls_context: {sni: gatehouse, common_tls_context: {validation_context: {trusted_ca: {filename: %s}}}}
+      load_assignment:
+        cluster_name: h3
+        endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: %s}}}}]}]
+`, door, router, filepath.Join(d.dir, "ca.pem"), port)
+	return d.alone(d.t, text, func(int) string {
+		conn, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", door))
+		if err != nil {
+			d.t.Fatal(err)
+		}
+		_ = conn.SetDeadline(time.Now().Add(time.Minute))
+		return d.askOn(conn, request, "")
+	})
 }
 
 // alone runs Envoy on a configuration as it is, but for the listener's port, and asks it.

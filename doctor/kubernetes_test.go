@@ -53,6 +53,25 @@ func TestIstioOtherFilters(t *testing.T) {
 	}
 }
 
+// TestWhoseProxy: a policy of the mesh's root namespace is for the workloads of every other one, and a policy with targetRefs for none.
+func TestWhoseProxy(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join("testdata", "istio", "base.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	without := []string{"labels: {app: orders}\n", "labels: {app: orders, sidecar.istio.io/inject: \"false\"}\n"}
+	for policy, found := range map[string]bool{
+		"metadata: {name: all, namespace: istio-system}\nspec:\n":                                                                                true,
+		"metadata: {name: all, namespace: elsewhere}\nspec:\n":                                                                                   false,
+		"metadata: {name: gateway, namespace: shop}\nspec:\n  targetRefs: [{group: gateway.networking.k8s.io, kind: Gateway, name: waypoint}]\n": false,
+	} {
+		edits := append([]string{"metadata: {name: orders, namespace: shop}\nspec:\n  selector: {matchLabels: {app: orders}}\n", policy}, without...)
+		if got := ids(examine(t, []byte(edit(t, string(text), edits)), rules.Default())); slices.Contains(got, "injection-off") != found {
+			t.Errorf("%s: found %v", policy, got)
+		}
+	}
+}
+
 // TestPortOfGatehouse excludes the port that Gatehouse's own container has for probes, and ports that look like it.
 func TestPortOfGatehouse(t *testing.T) {
 	text, err := os.ReadFile(filepath.Join("testdata", "istio", "base.yaml"))

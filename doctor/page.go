@@ -35,8 +35,7 @@ other ways to the application. Extensions that it does not know are left out. Of
 ConfigMaps those of Istio's meshes. The user of the kubeconfig needs the verb ` + "`list`" + ` for them, by a token or a client certificate; what may not be listed is an error, and not left out.
 
 Each finding about Envoy is proven by a test: the configuration runs in a real Envoy with a real Gatehouse, the request that must be denied is seen to get through
-(or the outage to happen), and mended it is not. Not proven by a request are ` + "`routes-not-seen`" + `, which is about what is not there, and for
-` + "`admin-reachable`" + ` the second half, a route to the admin port. ` + "`plain-text-across-machines`" + ` is seen on one machine: the token is read
+(or the outage to happen), and mended it is not. Not proven by a request is ` + "`routes-not-seen`" + `, which is about what is not there. ` + "`plain-text-across-machines`" + ` is seen on one machine: the token is read
 between Envoy and Gatehouse. Those about Istio and Envoy Gateway are seen in the same way, with the configuration that Istio's control plane and Envoy Gateway's
 translator make of the objects (` + "`make test-k8s`" + `), but for those that are about the node's network, the injector or certificates.
 `

@@ -68,6 +68,16 @@ const (
           typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy, stat_prefix: tcp, cluster: private}`
 )
 
+// quic is the second listener over HTTP/3.
+var quic = strings.NewReplacer("socket_address: {address: 127.0.0.1,", "socket_address: {protocol: UDP, address: 127.0.0.1,", "  filter_chains:\n    - filters:", `  udp_listener_config: {quic_options: {}}
+  filter_chains:
+    - transport_socket:
+        name: envoy.transport_sockets.quic
+        typed_config:
+          "@type": type.googleapis.com/envoy.extensions.transport_sockets.quic.v3.QuicDownstreamTransport
+          downstream_tls_context: {common_tls_context: {alpn_protocols: [h3], tls_certificates: [{certificate_chain: {filename: CA}, private_key: {filename: KEY}}]}}
+      filters:`, "stat_prefix: second", "stat_prefix: second\n            codec_type: HTTP3\n            http3_protocol_options: {}").Replace(second)
+
 // customResponse answers in the place of a denial.
 func customResponse(policy string) string {
 	return "- name: custom\n  typed_config:\n    " + anyType + `custom_response.v3.CustomResponse
@@ -107,6 +117,7 @@ func aroundRoutes() []proof {
 			see: second403, hole: "app /admin", closed: "403"},
 		{id: "listener-without-ext-authz", what: "outbound", edits: []string{"HERE listeners", strings.Replace(second, "- name: second\n", "- name: second\n  traffic_direction: OUTBOUND\n", 1)},
 			see: second403, hole: "app /admin", closed: "403"},
+		{id: "listener-without-ext-authz", what: "over HTTP/3", edits: []string{"HERE listeners", quic}, see: func(d doors) string { return d.overHTTP3("second", "GET /admin") }, hole: "app /admin", closed: "403"},
 		{id: "tcp-proxy-to-app", what: "by the server name", edits: []string{"HERE clusters", private, "HERE listeners", sni},
 			see: func(d doors) string { return d.named("second", d.prefix+"app", "GET /admin") }, hole: "app /admin", closed: "nobody listens"},
 		{id: "tcp-proxy-to-app", what: "another protocol", edits: []string{"HERE listeners", generic}, see: second403, hole: "app /admin", closed: "nobody listens"},
@@ -119,6 +130,10 @@ func aroundRoutes() []proof {
 		{id: "client-chooses-upstream", what: "by a script", edits: []string{"                  # HERE routes\n", luaChooses, "HERE clusters", private, "HERE route", "- match: {prefix: /public}\n  route: {cluster_specifier_plugin: l}"},
 			by:  []string{"{cluster_specifier_plugin: l}", "{cluster: app}"},
 			see: func(d doors) string { return d.ask("main", "GET /public", "X-Cluster: "+d.prefix+"private") }, hole: "private /public", closed: "app /public"},
+		{id: "admin-reachable", what: "by a route", edits: []string{"static_resources:\n", "admin: {address: {socket_address: {address: 127.0.0.1, port_value: 9901}}}\nstatic_resources:\n",
+			"HERE clusters", strings.NewReplacer("private", "admin", "8001", "9901").Replace(private), "HERE route", "- match: {path: /public}\n  route: {cluster: admin, prefix_rewrite: /ready}"},
+			by:  []string{"{cluster: admin, prefix_rewrite: /ready}", "{cluster: app}", strings.NewReplacer("private", "admin", "8001", "9901", "\n", "\n    ").Replace(private), ""},
+			see: get("/public"), hole: "200", closed: "app /public"},
 		{id: "path-rewritten", edits: []string{"HERE route", "- match: {prefix: /public}\n  route: {cluster: app, regex_rewrite: {pattern: {regex: '^/public(/.*)$'}, substitution: '\\1'}}"},
 			by: []string{", regex_rewrite: {pattern: {regex: '^/public(/.*)$'}, substitution: '\\1'}", ""}, see: get("/public/admin"), hole: "app /admin", closed: "app /public/admin"},
 		{id: "prefix-rewrite-joins", edits: []string{"HERE route", "- match: {prefix: /public}\n  route: {cluster: app, prefix_rewrite: /}"},

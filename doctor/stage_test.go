@@ -33,6 +33,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/structpb"
 
+	"gatehouse/children"
 	"gatehouse/envoy/sandbox"
 	"gatehouse/extauthz"
 	"gatehouse/gate"
@@ -125,6 +126,11 @@ func setUp(t *testing.T) *stage {
 	s.encrypted = newRelay(t, serveGRPC(t, main, grpc.Creds(credentials.NewServerTLSFromCert(&certificate))))
 	s.ports[9204] = serveGRPC(t, allowing, grpc.Creds(credentials.NewServerTLSFromCert(&another))) // which is not Gatehouse
 	s.ports[9195], s.ports[9203], s.ports[9200], s.ports[9202] = s.stalls.port, s.holds.port, s.taps.port, s.encrypted.port
+	admin, err := children.FreePort()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.ports[9901] = admin // Envoy's own
 	silent := listen(t)
 	s.ports[9196] = portOf(silent)
 	return s
@@ -168,7 +174,7 @@ func (s *stage) certificate(t *testing.T, name string) tls.Certificate {
 	if err != nil {
 		t.Fatal(err)
 	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), DNSNames: []string{"gatehouse"}, IsCA: true, BasicConstraintsValid: true}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), DNSNames: []string{"gatehouse"}, IsCA: true, BasicConstraintsValid: true}
 	raw, err := x509.CreateCertificate(rand.Reader, template, template, private.Public(), private)
 	if err != nil {
 		t.Fatal(err)
@@ -446,7 +452,7 @@ func (h *house) open(t *testing.T) {
 	file := filepath.Join(h.dir, "envoy.json")
 	addresses := filepath.Join(h.dir, "admin")
 	_ = os.Remove(addresses) // of one that ran before
-	config := map[string]any{"admin": map[string]any{"address": map[string]any{"socket_address": map[string]any{"address": "127.0.0.1", "port_value": 0}}},
+	config := map[string]any{"admin": map[string]any{"address": map[string]any{"socket_address": map[string]any{"address": "127.0.0.1", "port_value": h.ports[9901]}}},
 		"static_resources": h.bootstrap, "layered_runtime": map[string]any{"layers": append(h.layers, map[string]any{"name": "admin", "admin_layer": map[string]any{}})}}
 	raw, err := json.Marshal(config)
 	if err != nil {

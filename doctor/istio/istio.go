@@ -332,7 +332,7 @@ func (e *examiner) sidecar(s tree.Node) {
 	}
 	for _, p := range e.providers() {
 		used := slices.ContainsFunc(e.policies, func(policy tree.Node) bool {
-			return policy.Get("spec", "provider", "name").Text() == p.name && (tree.Namespace(policy) == tree.Namespace(s) || tree.Namespace(policy) == "istio-system")
+			return policy.Get("spec", "provider", "name").Text() == p.name && (tree.Namespace(policy) == tree.Namespace(s) || tree.Namespace(policy) == e.root())
 		})
 		text := p.at.Get("service").Text()
 		home, host, ok := strings.Cut(text, "/")
@@ -387,9 +387,7 @@ func (e *examiner) workload(w tree.Node) {
 		template = w
 	}
 	labels := template.Get("metadata", "labels")
-	if !slices.ContainsFunc(e.policies, func(p tree.Node) bool {
-		return tree.Namespace(p) == tree.Namespace(w) && selects(p.Get("spec", "selector", "matchLabels"), labels)
-	}) {
+	if !slices.ContainsFunc(e.policies, func(p tree.Node) bool { return e.about(p, w, labels) }) {
 		return
 	}
 	annotations := template.Get("metadata", "annotations")
@@ -419,6 +417,24 @@ func (e *examiner) workload(w tree.Node) {
 	if in := annotations.Get("traffic.sidecar.istio.io/includeInboundPorts"); in.Exists() && in.Text() != "*" {
 		e.findings.Found("port-excluded", in, "%s: only ports %q go through the sidecar", tree.ObjectName(w), in.Text()).Fix = func() { annotations.Remove("traffic.sidecar.istio.io/includeInboundPorts") }
 	}
+}
+
+// about says whether a policy is for the proxy beside a workload. One of the root namespace is for all others, and one with targetRefs for gateways and waypoints.
+func (e *examiner) about(p, w, labels tree.Node) bool {
+	if p.Get("spec", "targetRefs").Exists() || p.Get("spec", "targetRef").Exists() {
+		return false
+	}
+	return (tree.Namespace(p) == tree.Namespace(w) || tree.Namespace(p) == e.root()) && selects(p.Get("spec", "selector", "matchLabels"), labels)
+}
+
+// root is the namespace whose policies are for the whole mesh.
+func (e *examiner) root() string {
+	for _, m := range e.meshes {
+		if name := m.Get("rootNamespace").Text(); name != "" {
+			return name
+		}
+	}
+	return "istio-system"
 }
 
 // selects says whether a selector takes labels; an empty one takes all.
