@@ -138,13 +138,13 @@ func (s *authorizerService) question(ctx context.Context, method string, who *ap
 	return q, nil
 }
 
-// ask has the gate decide. A denial is a no: by the policy, or because of who the caller is.
+// ask has the gate decide. What the policy denies, or does not say, is a no.
 func (s *authorizerService) ask(ctx context.Context, base *gate.Question, path []string, decision string) (bool, error) {
 	q := *base
 	q.Rule, q.Name = append(slices.Clone(path), decision), strings.Join(path, ".")
 	a := s.with.Gate.Ask(ctx, &q)
 	switch a.Reason {
-	case gate.None, gate.Denied, gate.NoDecision, gate.NoCredential, gate.BadCredential, gate.UnknownUser, gate.DisabledUser:
+	case gate.None, gate.Denied, gate.NoDecision:
 		return a.Allow, nil
 	}
 	return false, queryStatus(&a)

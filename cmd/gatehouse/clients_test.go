@@ -45,7 +45,7 @@ func TestAsertoClients(t *testing.T) {
 		"no key":         "UNAUTHENTICATED",
 		"wrong key":      "UNAUTHENTICATED",
 		"naming a user":  "PERMISSION_DENIED",
-		"a forged token": map[string]any{"allowed": false},
+		"a forged token": "INVALID_ARGUMENT",
 		"check":          []any{true, false},
 		"object":         "vera",
 		"no object":      "NOT_FOUND",
