@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
+	"go.uber.org/zap"
 
 	"gatehouse/control/api"
 	"gatehouse/control/decisions"
@@ -110,4 +111,61 @@ func (s *decisionService) still(ctx context.Context, token, environment string) 
 		}
 	}
 	return connect.NewError(connect.CodeUnauthenticated, errEndedToken)
+}
+
+// parts sends a file in parts.
+type parts struct {
+	stream *connect.ServerStream[api.ExportDecisionsResponse]
+	buffer []byte
+}
+
+const partBytes = 256 << 10
+
+// Write implements io.Writer.
+func (p *parts) Write(b []byte) (int, error) {
+	p.buffer = append(p.buffer, b...)
+	if len(p.buffer) < partBytes {
+		return len(b), nil
+	}
+	return len(b), p.flush()
+}
+
+func (p *parts) flush() error {
+	if len(p.buffer) == 0 {
+		return nil
+	}
+	err := p.stream.Send(&api.ExportDecisionsResponse{Data: p.buffer})
+	p.buffer = p.buffer[:0]
+	return err
+}
+
+func (s *decisionService) ExportDecisions(ctx context.Context, r *connect.Request[api.ExportDecisionsRequest], stream *connect.ServerStream[api.ExportDecisionsResponse]) error {
+	e, t, err := s.audited(ctx, r.Msg.GetEnvironment())
+	if err != nil {
+		return err
+	}
+	f, err := s.filter(ctx, e.Name, r.Msg.GetFilter())
+	if err != nil {
+		return err
+	}
+	as, ok := map[api.ExportFormat]decisions.Format{api.ExportFormat_EXPORT_FORMAT_UNSPECIFIED: decisions.JSON, api.ExportFormat_EXPORT_FORMAT_JSON: decisions.JSON,
+		api.ExportFormat_EXPORT_FORMAT_CSV: decisions.CSV, api.ExportFormat_EXPORT_FORMAT_PARQUET: decisions.Parquet}[r.Msg.GetFormat()]
+	if !ok {
+		return connect.NewError(connect.CodeInvalidArgument, errors.New("there is no such format"))
+	}
+	s.logger.Info("decisions are exported", zap.String("environment", e.Name), zap.String("by", t.Actor()))
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	go func() { // goroutine: it only waits
+		select {
+		case <-s.stopping:
+			stop()
+		case <-ctx.Done():
+		}
+	}()
+	out := &parts{stream: stream}
+	if err := e.Export(ctx, out, f, as); err != nil {
+		return decisionFailure(err)
+	}
+	return out.flush()
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"gatehouse/control/api"
 	"gatehouse/terminal"
@@ -235,5 +236,74 @@ func (c *Client) Count(ctx context.Context, w io.Writer, q *api.CountDecisionsRe
 		row(k, dash(k.GetValue()))
 	}
 	row(out.GetTotal(), fmt.Sprintf("all %d", out.GetValues()))
+	return terminal.Table(w, rows)
+}
+
+// Export writes the decisions of a filter to w in a format: json, csv or parquet.
+func (c *Client) Export(ctx context.Context, w io.Writer, environment string, f *api.DecisionFilter, format string) error {
+	as := map[string]api.ExportFormat{"json": api.ExportFormat_EXPORT_FORMAT_JSON, "csv": api.ExportFormat_EXPORT_FORMAT_CSV, "parquet": api.ExportFormat_EXPORT_FORMAT_PARQUET}[format]
+	if as == api.ExportFormat_EXPORT_FORMAT_UNSPECIFIED {
+		return fmt.Errorf("--format %s: there are json, csv and parquet", format)
+	}
+	stream, err := c.Trail.ExportDecisions(ctx, connect.NewRequest(&api.ExportDecisionsRequest{Environment: environment, Filter: f, Format: as}))
+	if err != nil {
+		return plain(err)
+	}
+	defer func() { _ = stream.Close() }() // it has ended
+	for stream.Receive() {
+		if _, err := w.Write(stream.Msg().GetData()); err != nil {
+			return err
+		}
+	}
+	if err := stream.Err(); err != nil {
+		return plain(err)
+	}
+	return nil
+}
+
+// Retention prints how long decisions are kept, and what holds them.
+func (c *Client) Retention(ctx context.Context, w io.Writer, environment string, asJSON bool) error {
+	out, err := Ask(ctx, c.Trail.GetRetention, &api.GetRetentionRequest{Environment: environment})
+	if err != nil {
+		return err
+	}
+	keep := out.GetRetention()
+	if asJSON {
+		holds := []any{}
+		for _, h := range out.GetHolds() {
+			one := map[string]any{"name": h.GetName(), "why": h.GetWhy(), "created_by": h.GetCreatedBy(), "created_at": h.GetCreatedAt().AsTime()}
+			for name, t := range map[string]*timestamppb.Timestamp{"since": h.GetSince(), "until": h.GetUntil()} {
+				if t != nil {
+					one[name] = t.AsTime()
+				}
+			}
+			holds = append(holds, one)
+		}
+		return terminal.JSON(w).Encode(map[string]any{"environment": environment, "allow_seconds": keep.GetAllowSeconds(), "deny_seconds": keep.GetDenySeconds(), "gap_seconds": keep.GetGapSeconds(), "holds": holds})
+	}
+	long := func(seconds int64) string {
+		switch {
+		case seconds == 0:
+			return "for ever"
+		case seconds%86400 == 0:
+			return terminal.Count(seconds/86400, "day")
+		}
+		return terminal.Count(seconds/3600, "hour")
+	}
+	rows := [][]string{{"OUTCOME", "KEPT"}, {"allow", long(keep.GetAllowSeconds())}, {"deny", long(keep.GetDenySeconds())}, {"gap", long(keep.GetGapSeconds())}}
+	if err := terminal.Table(w, rows); err != nil || len(out.GetHolds()) == 0 {
+		return err
+	}
+	rows = [][]string{{"HOLD", "SINCE", "UNTIL", "BY", "WHY"}}
+	when := func(t *timestamppb.Timestamp) string {
+		if t == nil {
+			return "-"
+		}
+		return t.AsTime().Format(time.RFC3339)
+	}
+	for _, h := range out.GetHolds() {
+		rows = append(rows, []string{h.GetName(), when(h.GetSince()), when(h.GetUntil()), h.GetCreatedBy(), dash(h.GetWhy())})
+	}
+	fmt.Fprintln(w)
 	return terminal.Table(w, rows)
 }

@@ -55,6 +55,7 @@ const (
 	defaultFree  = 256 << 20
 	maxParsing   = 4 // requests whose bodies are unpacked at once
 	maxSearching = 4 // searches at once
+	maxExports   = 2
 	maxFlight    = 64 << 20
 	maxQueue     = 64 // requests that wait for the journal of one environment
 	maxBatch     = 16 << 20
@@ -66,7 +67,7 @@ const (
 var (
 	ErrFull   = errors.New("there is no room for decisions: the disk is full")
 	ErrEnded  = errors.New("control is stopping")
-	ErrBusy   = errors.New("more decisions come than can be written")
+	ErrBusy   = errors.New("control has more to do with decisions than it can")
 	ErrFilter = errors.New("the search cannot be made")
 )
 
@@ -76,6 +77,7 @@ type Store struct {
 	logger  *zap.Logger
 	parsing chan *parsing
 	search  chan struct{}
+	export  chan struct{}
 	flight  *semaphore.Weighted // bytes of JSON in requests that are not on disk yet
 	memory  atomic.Int64        // bytes of all tables
 	done    chan struct{}
@@ -124,7 +126,7 @@ func Open(with Config) (*Store, error) {
 	if err := os.MkdirAll(with.Dir, 0o700); err != nil {
 		return nil, err
 	}
-	s := &Store{with: with, logger: with.Logger, parsing: make(chan *parsing, maxParsing), search: make(chan struct{}, maxSearching), done: make(chan struct{}),
+	s := &Store{with: with, logger: with.Logger, parsing: make(chan *parsing, maxParsing), search: make(chan struct{}, maxSearching), export: make(chan struct{}, maxExports), done: make(chan struct{}),
 		envs: map[string]*Environment{}, files: newFiles(), flight: semaphore.NewWeighted(maxFlight)}
 	for range maxParsing {
 		s.parsing <- &parsing{parse: parser{words: newWords()}}

@@ -475,5 +475,13 @@ type order struct {
 	done chan error
 }
 
+// Waiting is how many entries are in no segment yet.
+func (e *Environment) Waiting() (n int) {
+	for _, rows := range e.view().tables {
+		n += len(rows)
+	}
+	return n
+}
+
 // syncFolder makes the names of new files durable.
 func (e *Environment) syncFolder() error { return durable.SyncFolder(e.dir) }

@@ -1,0 +1,5 @@
+//go:build !full
+
+package decisions_test
+
+const killRounds = 8
