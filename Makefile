@@ -6,7 +6,7 @@ GORELEASER = github.com/goreleaser/goreleaser/v2@v2.15.1
 CYCLONEDX = github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@v1.10.0
 PROMTOOL = github.com/prometheus/prometheus/cmd/promtool@v0.316.0
 
-.PHONY: wheel test-wheel test-scim test-k8s test-k8s-full help build demo test test-directory test-full test-plain test-keycloak attack-mutations lint check bench bench-json bench-scale bench-swaps bench-log bench-directory bench-directory-edge bench-control soak profile allocations fuzz docs errors-seen release release-check clean
+.PHONY: wheel test-wheel test-scim test-k8s test-k8s-full help build demo test test-directory test-full test-plain test-keycloak attack-mutations lint check bench bench-json bench-scale bench-swaps bench-log bench-directory bench-directory-edge bench-control bench-decisions test-segments soak profile allocations fuzz docs errors-seen release release-check clean
 
 help:
 	@echo "make demo       see it work: a Flask app, Envoy and Gatehouse, and requests through them"
@@ -34,6 +34,8 @@ help:
 	@echo "make fuzz       each fuzz target for 30 seconds"
 	@echo "make docs       docs that are generated"
 	@echo "make site       the documentation as a site, in site/: open site/index.html"
+	@echo "make bench-decisions  how fast control takes decisions and finds them among ten million (ENTRIES=1000000 for fewer)"
+	@echo "make test-segments  DuckDB and ClickHouse (chdb) read control's segments"
 	@echo "make proto      the code of control's API and of Aserto's messages, out of their .proto files"
 	@echo "make release    VERSION=1.2.3 KEY=private.pem: archives, packages, image and attestations of a release, in dist/"
 	@echo "make release-check  the same, built twice and compared; units, alerts and dashboard checked; publishes nothing"
@@ -223,6 +225,19 @@ bench-control:
 	mkdir -p bin
 	go build -o bin/bench-control ./hack/bench-control
 	bin/bench-control -edges $(EDGES)
+
+# Other engines read the segments of control's decisions.
+test-segments:
+	test -x .venv-segments/bin/python || (python3 -m venv .venv-segments && .venv-segments/bin/python -m pip install --quiet duckdb chdb)
+	GATEHOUSE_TEST_PYTHON=$(CURDIR)/.venv-segments/bin/python go test -tags segments -run TestOtherEngines ./control/decisions
+
+# How fast control takes decisions and finds them; 10 million take a gigabyte in the temporary folder.
+ENTRIES ?= 10000000
+
+bench-decisions:
+	mkdir -p bin
+	go build -o bin/bench-decisions ./hack/bench-decisions
+	bin/bench-decisions -entries $(ENTRIES)
 
 bin/buf: Makefile
 	GOBIN=$(CURDIR)/bin go install connectrpc.com/connect/cmd/protoc-gen-connect-go@v1.21.1

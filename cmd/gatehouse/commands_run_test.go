@@ -40,6 +40,10 @@ func commandLines() map[string][2]string {
 		"config validate":                {"config validate", "config validate broken.yaml"},
 		"control changes":                {"control changes", ""},
 		"control decisions":              {"control decisions --user alice --denied --since 1h", ""},
+		"control export":                 {"control export --out decisions.jsonl", ""},
+		"control hold":                   {"control hold $HOLD --why asked", ""},
+		"control retention":              {"control retention --deny 365d", ""},
+		"control verify-log":             {"control verify-log --data control-data", ""},
 		"control directory delete":       {"control directory delete group:eng#member@user:alice", ""},
 		"control directory import":       {"control directory import directory", ""},
 		"control directory set":          {"control directory set user:alice group:eng#member@user:alice --expires 7d", ""},
@@ -210,6 +214,7 @@ decision_log: {file: decisions.log}
 	}
 	return map[string]func() string{
 		"$ENVIRONMENT": func() string { return another("shop/n") },
+		"$HOLD":        func() string { return another("case-") },
 		"$POLICY": func() string { // the one that is not active
 			if p.status().Bundles[0].Revision == "v1" {
 				return "v2"

@@ -350,10 +350,16 @@ func (e *Environment) searchSegment(ctx context.Context, s *Segment, f *Filter, 
 func (e *Environment) page(ctx context.Context, hits []hit, q Query) (*Page, error) {
 	more := len(hits) > q.Limit
 	hits = hits[:min(len(hits), q.Limit)]
-	wanted := everyColumn
-	if !q.Whole {
-		wanted = slices.DeleteFunc(slices.Clone(everyColumn), func(c int) bool { return c == colIdentity || c == colFixed || c == colRest })
-	}
+	known := map[int]string{colID: q.ID, colUser: q.User, colReason: q.Reason, colRoute: q.Route, colRevision: q.Revision, colApp: q.App}
+	wanted := slices.DeleteFunc(slices.Clone(everyColumn), func(c int) bool {
+		switch c {
+		case colTime, colID, colEdge, colOutcome: // a hit has them
+			return true
+		case colIdentity, colFixed, colRest:
+			return !q.Whole
+		}
+		return known[c] != "" // by the filter; a dictionary is read for nothing else
+	})
 	bySegment := map[*Segment][]int{}
 	for i := range hits {
 		if s := hits[i].segment; s != nil {
@@ -361,7 +367,7 @@ func (e *Environment) page(ctx context.Context, hits []hit, q Query) (*Page, err
 		}
 	}
 	for s, list := range bySegment {
-		if err := e.fill(ctx, s, hits, list, wanted); err != nil {
+		if err := e.fill(ctx, s, hits, list, wanted, known); err != nil {
 			return nil, err
 		}
 	}
@@ -386,7 +392,7 @@ func (e *Environment) page(ctx context.Context, hits []hit, q Query) (*Page, err
 }
 
 // fill reads the rows of hits in one segment.
-func (e *Environment) fill(ctx context.Context, s *Segment, hits []hit, list []int, wanted []int) error {
+func (e *Environment) fill(ctx context.Context, s *Segment, hits []hit, list, wanted []int, known map[int]string) error {
 	o, err := e.read(s)
 	if err != nil || o == nil {
 		return err
@@ -399,7 +405,14 @@ func (e *Environment) fill(ctx context.Context, s *Segment, hits []hit, list []i
 	}
 	rows, err := o.load(ctx, sel, wanted...)
 	for i := range rows {
-		hits[list[i]].Row = rows[i]
+		r, h := &rows[i], &hits[list[i]].Row
+		for c, value := range known {
+			if value != "" {
+				*r.text(c) = value
+			}
+		}
+		r.Time, r.ID, r.Edge, r.Outcome = h.Time, h.ID, h.Edge, s.Outcome
+		*h = *r
 	}
 	return err
 }
