@@ -235,3 +235,30 @@ func TestRetention(t *testing.T) {
 		t.Errorf("%+v %+v", r, holds)
 	}
 }
+
+// TestDamagedJournal: what is before the damage is taken, and the file is kept.
+func TestDamagedJournal(t *testing.T) {
+	t.Parallel()
+	dir, key := t.TempDir(), newSigner(t)
+	o := open(t, decisions.Config{Dir: dir, Signer: key})
+	o.sends("edge", 10, entries(0, 10)...)
+	o.sends("edge", 10, entries(10, 20)...)
+	o.Close()
+	path := filepath.Join(dir, prod, "000000000001.journal")
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text[len(text)-10]++
+	if err := os.WriteFile(path, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	o = open(t, decisions.Config{Dir: dir, Signer: key, Rows: 1})
+	if rows := o.finds(decisions.Query{}); len(rows) != 10 {
+		t.Errorf("%d entries", len(rows))
+	}
+	if kept, err := os.ReadFile(path + ".damaged"); err != nil || len(kept) != len(text) {
+		t.Errorf("%d bytes, %v", len(kept), err)
+	}
+	o.sends("edge", 10, entries(10, 20)...)
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -164,12 +165,19 @@ func (e *Environment) replay(number uint64) error {
 		_, err = e.take(rows, number)
 		return err
 	})
-	if err != nil {
-		return err
-	}
-	if info, err := os.Stat(journalPath(e.dir, number)); err == nil && info.Size() > whole {
+	info, statErr := os.Stat(journalPath(e.dir, number))
+	if errors.Is(err, errDamaged) && statErr == nil { // what is behind the damage is kept for who can read it
+		copied := journalPath(e.dir, number) + ".damaged"
+		if err := os.Link(journalPath(e.dir, number), copied); err != nil && !errors.Is(err, fs.ErrExist) {
+			return err
+		}
+		e.logger.Error("a journal of decisions is damaged: what is before that is taken, and the file is kept", zap.String("environment", e.Name), zap.String("file", copied), zap.Int64("bytes", info.Size()-whole))
+	} else if err == nil && statErr == nil && info.Size() > whole {
 		e.logger.Warn("the end of a journal of decisions is no whole request: the process ended while it was written, and nobody was told that it was",
 			zap.String("environment", e.Name), zap.Uint64("journal", number), zap.Int64("bytes", info.Size()-whole))
+	}
+	if err := errors.Join(err, statErr); err != nil && !errors.Is(err, errDamaged) {
+		return err
 	}
 	if len(e.table.rows) >= e.store.with.Rows || e.table.bytes >= e.store.with.Bytes {
 		return e.flushNow()
@@ -278,6 +286,14 @@ more:
 			break more
 		}
 	}
+	defer func() { // whatever happens, who asked is answered: a first answer counts
+		for _, r := range batch {
+			select {
+			case r.done <- ErrBusy:
+			default:
+			}
+		}
+	}()
 	size, err := e.journal.size, error(nil)
 	for _, r := range batch {
 		if err = e.journal.add(r); err != nil {

@@ -91,7 +91,11 @@ func (j *journal) back(size int64) error {
 	return err
 }
 
-// read calls use with each whole request of a journal. The last may be cut, by the end of the process that wrote it.
+// errDamaged: a journal has something else than whole requests, and not only at its end.
+var errDamaged = errors.New("a part of it cannot be read")
+
+// readJournal calls use with each whole request of a journal. The last may be cut, by the end of the process that wrote it; what is
+// otherwise no request is errDamaged.
 func readJournal(path string, use func(edge string, received int64, body []byte) error) (whole int64, err error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -106,8 +110,11 @@ func readJournal(path string, use func(edge string, received int64, body []byte)
 			return whole, ends(err)
 		}
 		n := int(binary.LittleEndian.Uint32(head))
+		if n == 0 && binary.LittleEndian.Uint32(head[4:]) == 0 {
+			return whole, nil // a file system that was cut off may leave zeros
+		}
 		if n < 9 || n > maxFrame {
-			return whole, nil
+			return whole, errDamaged
 		}
 		frame = slices.Grow(frame[:0], n)[:n]
 		if _, err := io.ReadFull(in, frame); err != nil {
@@ -115,7 +122,7 @@ func readJournal(path string, use func(edge string, received int64, body []byte)
 		}
 		edge := int(frame[8])
 		if crc32.Checksum(frame, castagnoli) != binary.LittleEndian.Uint32(head[4:]) || 9+edge > n {
-			return whole, nil
+			return whole, errDamaged
 		}
 		if err := use(string(frame[9:9+edge]), int64(binary.LittleEndian.Uint64(frame)), frame[9+edge:]); err != nil {
 			return whole, err
