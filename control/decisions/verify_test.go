@@ -60,7 +60,8 @@ func TestVerify(t *testing.T) {
 	}
 	chain := func(dir string) string { return filepath.Join(dir, prod, decisions.ChainFile) }
 	lines := func(text []byte) [][]byte {
-		return bytes.SplitAfter(bytes.TrimSuffix(text, []byte("\n")), []byte("\n"))
+		list := bytes.SplitAfter(text, []byte("\n"))
+		return list[:len(list)-1]
 	}
 	for name, test := range map[string]struct {
 		do   func(dir string) error
