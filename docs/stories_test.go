@@ -98,7 +98,19 @@ ALICE=$(jwt guest alice) BOB=$(jwt admin bob)`}},
 	"docs/upgrade.md":             {from: "examples/flask-orders", before: map[string]string{"gatehouse config validate": "gatehouse token mint --sub vera >/dev/null 2>&1"}},
 	"docs/identity.md": {from: "examples/flask-orders", before: map[string]string{
 		"$ gatehouse token why": "gatehouse token mint --sub u1 --config gatehouse.yaml >token.txt",
-	}},
+	}, after: `starts() { # what /readyz answers first, with this in the section identity
+  printf '{listen: {grpc: ["127.0.0.1:9191"], admin: "127.0.0.1:9192"}, policy: {bundles: [{path: policy}]}, identity: {%s}}' "$1" >ready.yaml
+  gatehouse serve -c ready.yaml >/dev/null 2>&1 & server=$!
+  until curl -s -o /dev/null 127.0.0.1:9192/healthz; do kill -0 $server; sleep 0.05; done
+  until curl -s 127.0.0.1:9192/readyz | grep -q 'no keys of issuer'; do sleep 0.05; done
+  test "$(curl -s -o /dev/null -w '%{http_code}' 127.0.0.1:9192/readyz)" = "$2"
+  kill $server; wait $server
+}
+down='jwt: [{issuer: "http://127.0.0.1:1", audiences: [a], keys: {url: "http://127.0.0.1:1/keys"}}'
+starts "$down]" 503
+starts "$down, {issuer: http://localhost/issuer, audiences: [a], keys: {file: jwks.json}}]" 200
+echo 'keys: []' >keys.yaml
+starts "$down], api_keys: {file: keys.yaml}" 200`},
 	"docs/routes.md": {before: map[string]string{
 		"$ gatehouse routes import flask shop:app --python": app("GET,POST /orders orders", "GET /orders/<int:id> order", "GET /files/<path:name> files"),
 		"$ gatehouse routes import flask shop:app --out routes.yaml\n~ GET": app("GET /old old", "GET /orders/<int:id> show") +
