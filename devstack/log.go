@@ -66,6 +66,9 @@ func (l *logCore) Write(e zapcore.Entry, fields []zapcore.Field) error {
 		}
 		delete(m.Fields, "file")
 	}
+	if head, clause, ok := strings.Cut(text, ", "); ok && reason != "" && strings.Contains(reason, clause) { // the reason says it too
+		text = head
+	}
 	if reason != "" {
 		text += ": " + reason
 	} else {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -101,6 +102,10 @@ type program struct {
 	last []string
 }
 
+// chatter is what development servers and Envoy say each time, and that is not so here: Ctrl-C is for gatehouse up, which nobody takes for production.
+var chatter = []string{"Press CTRL+C to quit", "(Press CTRL+C to quit)", "Quit the server with CONTROL-C", "Quit the server with CTRL-BREAK",
+	"WARNING: This is a development server.", "For more information on production servers see:", "caught ENVOY_SIGTERM"}
+
 // start starts a program; end is told when it ends, whatever the reason.
 func (o *output) start(c children.Command, name string, end context.CancelCauseFunc) (*program, error) {
 	p := &program{name: name, out: o}
@@ -171,7 +176,9 @@ func (p *program) line(text string) {
 		p.last = append(p.last[:0], p.last[1:]...)
 	}
 	p.last = append(p.last, text)
-	p.out.say(p.name, text)
+	if !slices.ContainsFunc(chatter, func(c string) bool { return strings.Contains(text, c) }) {
+		p.out.say(p.name, text)
+	}
 }
 
 func (p *program) stop(grace time.Duration) error { return p.Stop(grace) }

@@ -1,6 +1,7 @@
 package devstack
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"crypto/sha256"
@@ -17,6 +18,7 @@ import (
 	"time"
 
 	"gatehouse/children"
+	"gatehouse/config"
 	"gatehouse/routes"
 	"gatehouse/terminal"
 	"gatehouse/trial"
@@ -134,7 +136,8 @@ func (s *stack) summary(broken bool) error {
 		s.row(&b, u, width, path)
 	}
 	fmt.Fprintf(&b, "\n%s\n", p.Paint(terminal.Faint, "Policy, directory, routes, gatehouse.yaml and the application are reloaded as you save them. Ctrl-C ends all."))
-	fmt.Fprintf(&b, "%s\n\n", p.Paint(terminal.Faint, "Another user: "+s.mintCommand()))
+	fmt.Fprintf(&b, "%s\n", p.Paint(terminal.Faint, "Another user: "+s.mintCommand()))
+	fmt.Fprintf(&b, "%s\n\n", p.Paint(terminal.Faint, s.roleHint()))
 	s.log.raw(b.String())
 	return nil
 }
@@ -142,6 +145,14 @@ func (s *stack) summary(broken bool) error {
 // mintCommand makes a token for somebody else.
 func (s *stack) mintCommand() string {
 	return fmt.Sprintf("gatehouse token mint --sub NAME --role ROLE --iss %s --aud %s --dir %s", Issuer, Audience, terminal.ShellWord(s.cfg.State))
+}
+
+// roleHint says where rules find the role of such a token.
+func (s *stack) roleHint() string {
+	if s.users.as.Directory.Configured() {
+		return "--role is a role in the token, input.identity.roles; those in input.user.roles are the directory's, for users that it has."
+	}
+	return "--role is a role in the token: input.identity.roles."
 }
 
 // row is a user with the command that asks as that user.
@@ -206,7 +217,7 @@ func (s *stack) examplePath(tests []*trial.Test) string {
 
 // plainness is low for paths that say something about an application.
 func plainness(path string) int {
-	dull := []string{"/docs", "/redoc", "/openapi", "/health", "/static", "/admin/jsi18n", "/favicon"}
+	dull := []string{"/admin", "/docs", "/redoc", "/openapi", "/health", "/static", "/favicon"}
 	if path == "/" || strings.Contains(path, ".") || slices.ContainsFunc(dull, func(p string) bool { return strings.HasPrefix(path, p) }) {
 		return 1000 + len(path)
 	}
@@ -248,15 +259,17 @@ func (s *stack) renew(ctx context.Context) {
 
 // reload has Gatehouse read gatehouse.yaml again whenever it changes. It returns when ctx ends.
 func (s *stack) reload(ctx context.Context) {
-	first := true
+	before, _ := config.ReadBounded(s.cfg.File)
 	watch.Files(ctx, watch.Config{Targets: watch.Paths(s.cfg.File)}, func() {
-		if !first {
-			select {
-			case s.log.reloads <- syscall.SIGHUP:
-			default: // one is on its way
-			}
+		text, err := config.ReadBounded(s.cfg.File)
+		if err == nil && bytes.Equal(text, before) { // touched, or told twice of one change
+			return
 		}
-		first = false
+		before = text
+		select {
+		case s.log.reloads <- syscall.SIGHUP:
+		default: // one is on its way
+		}
 	})
 }
 

@@ -279,7 +279,7 @@ func (s *Scaffold) consider(r *rule, of sample) {
 	if r.method != "GET" {
 		weight += 100
 	}
-	if slices.Contains(own, r.routes[0].Name) || of.host != "" {
+	if slices.Contains(own, r.routes[0].Name) || of.host != "" || strings.HasPrefix(of.path, "/admin/") {
 		weight += 1000
 	}
 	if s.example == nil || weight < s.example.weight {
