@@ -85,9 +85,9 @@ func (p *Project) NoVenv() string {
 	return "no virtual environment was found: --python names its interpreter, or make one:\n  python3 -m venv .venv && .venv/bin/" + install
 }
 
-// Hint adds to the error of an import what to do where the interpreter may not be the application's. p may be nil.
+// Hint adds to the error of an import that found no module what to do where the interpreter may not be the application's. p may be nil.
 func (p *Project) Hint(err error) error {
-	if p == nil || p.HasVenv || !strings.Contains(err.Error(), "No module named") {
+	if p == nil || p.HasVenv {
 		return err
 	}
 	return fmt.Errorf("%w\n%s", err, p.NoVenv())

@@ -14,6 +14,7 @@ import (
 	"gatehouse/config"
 	"gatehouse/project"
 	"gatehouse/routes"
+	"gatehouse/routes/importer"
 	"gatehouse/scaffold"
 	"gatehouse/terminal"
 	"gatehouse/trial/node"
@@ -66,7 +67,10 @@ the active virtual environment, or of .venv or venv here; .env and .flaskenv are
 				return scaffold.ErrInterrupted
 			}
 			if err != nil {
-				return app.Hint(err)
+				if _, missing := errors.AsType[*importer.MissingModuleError](err); missing {
+					return app.Hint(err)
+				}
+				return err
 			}
 			printNotices(c.ErrOrStderr(), notices)
 			made, err := scaffold.New(c.Context(), scaffold.Config{Name: cmp.Or(o.name, scaffold.AppName(from.name, target)), Table: table, Rules: o.rules,

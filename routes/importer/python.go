@@ -82,6 +82,7 @@ type importerAnswer struct {
 	Notes     []string
 	Facts     routes.Facts
 	Error     string
+	Missing   string // the module that Python did not find; "" where that is not the error
 	Where     string
 	Traceback []string
 }
@@ -92,25 +93,34 @@ func (a *importerAnswer) failure(framework, target string) error {
 		line += " at " + a.Where
 	}
 	module := map[string]string{routes.Flask: "werkzeug", routes.FastAPI: "starlette", routes.Django: "django"}[framework]
-	if strings.HasSuffix(a.Error, "'"+framework+"'") || strings.HasSuffix(a.Error, "'"+module+"'") {
+	missing, _, _ := strings.Cut(a.Missing, ".")
+	switch missing {
+	case "":
+	case framework, module:
 		told = true
 		line += ": this Python does not have the framework; name the application's own with --python"
-	} else if missing, ok := strings.CutPrefix(a.Error, "ModuleNotFoundError: No module named '"); ok {
+	case target[:strings.IndexAny(target+".", ".:")]:
 		told = true
-		missing, _, _ = strings.Cut(strings.TrimSuffix(missing, "'"), ".")
-		if missing == target[:strings.IndexAny(target+".", ".:")] {
-			line += ": name the directory that the application's modules are in with --dir"
-		} else {
-			line += ": if the application's own Python has it, name that with --python"
-		}
+		line += ": name the directory that the application's modules are in with --dir"
+	default:
+		told = true
+		line += ": if the application's own Python has it, name that with --python"
 	}
 	for _, l := range a.Traceback {
 		if !told && !strings.Contains(l, `File "<frozen `) {
 			line += "\n  " + l
 		}
 	}
+	if a.Missing != "" {
+		return &MissingModuleError{Module: a.Missing, text: line}
+	}
 	return errors.New(line)
 }
+
+// MissingModuleError is that Python did not find a module.
+type MissingModuleError struct{ Module, text string }
+
+func (e *MissingModuleError) Error() string { return e.text }
 
 func runImporter(ctx context.Context, app PythonApp, framework string) (*importerAnswer, error) {
 	timeout := app.Timeout

@@ -2,7 +2,7 @@
 
 Runs with the application's own Python, behind chain.py, methods.py and django.py: python -c ALL FRAMEWORK TARGET [TRUSTED...]. The answer is one line of JSON on file
 descriptor 3, so that whatever the application prints while it is imported can't be mistaken for it:
-{"table": {...}, "notes": [...]} or {"error": "...", "where": "...", "traceback": [...]}.
+{"table": {...}, "notes": [...]} or {"error": "...", "missing": "module that is not there", "where": "...", "traceback": [...]}.
 """
 
 import ast
@@ -45,6 +45,8 @@ def main():
         lines = "".join(traceback.format_exception(type(e), e, e.__traceback__)).splitlines()
         first = str(e).splitlines()[0] if str(e) else ""
         answer = {"error": f"{type(e).__name__}: {first}".rstrip(": "), "where": where, "traceback": lines[-6:]}
+        if isinstance(e, ModuleNotFoundError) and e.name:
+            answer["missing"] = e.name
     with os.fdopen(3, "w", encoding="utf-8", errors="backslashreplace") as out:
         json.dump(answer, out, ensure_ascii=False)
     sys.stdout.flush()
