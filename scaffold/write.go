@@ -241,7 +241,9 @@ func ReplaceFile(file string, text []byte) error {
 // PlaceFile writes a file of this very mode beside its place and renames it there.
 func PlaceFile(target string, content []byte, mode fs.FileMode) error {
 	f, err := os.CreateTemp(filepath.Dir(target), "."+filepath.Base(target)+".*")
-	if err != nil {
+	if about, ok := errors.AsType[*fs.PathError](err); ok {
+		return &fs.PathError{Op: about.Op, Path: target, Err: about.Err} // the draft's name says nothing to anybody
+	} else if err != nil {
 		return err
 	}
 	_, err = f.Write(content)

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"go.uber.org/zap"
 
@@ -59,16 +60,16 @@ func Check(ctx context.Context, with Config) (f Findings, err error) {
 		f.Notices = static.Policy.Notices()
 		static.Close()
 	default:
-		f.add(err)
+		f.add(doc, err)
 	}
 	return f, nil
 }
 
 // add sorts an error by whether it is one that New waits for.
-func (f *Findings) add(err error) {
+func (f *Findings) add(doc *config.Document, err error) {
 	if joined, ok := err.(interface{ Unwrap() []error }); ok {
 		for _, one := range joined.Unwrap() {
-			f.add(one)
+			f.add(doc, one)
 		}
 		return
 	}
@@ -76,6 +77,9 @@ func (f *Findings) add(err error) {
 	if len(problems) > 0 && !slices.ContainsFunc(problems, func(p bundle.Problem) bool { return p.Stage != "downloading" }) {
 		f.Waiting = errors.Join(f.Waiting, err)
 		return
+	}
+	if about, ok := errors.AsType[*config.KeyError](err); ok && !strings.Contains(err.Error(), doc.File+":") {
+		err = fmt.Errorf("%s: %w", doc.At(about.Path), err)
 	}
 	f.Problems = append(f.Problems, err)
 }
@@ -116,10 +120,10 @@ func (f *Findings) Write(out, notes io.Writer, name string, asJSON bool) error {
 			Notices  []string `json:"notices"`
 		}{Valid: len(f.Problems) == 0, Problems: []string{}, Notices: append([]string{}, f.Notices...)}
 		for _, p := range f.Problems {
-			shown.Problems = append(shown.Problems, p.Error())
+			shown.Problems = append(shown.Problems, terminal.Sentences(p, p.Error()))
 		}
 		if f.Waiting != nil {
-			shown.Waiting = f.Waiting.Error()
+			shown.Waiting = terminal.Sentences(f.Waiting, f.Waiting.Error())
 		}
 		return terminal.JSON(out).Encode(shown)
 	}
@@ -127,7 +131,7 @@ func (f *Findings) Write(out, notes io.Writer, name string, asJSON bool) error {
 		fmt.Fprintln(notes, "notice: "+terminal.Visible(notice))
 	}
 	if f.Waiting != nil {
-		fmt.Fprintln(notes, "notice: the policy was not checked, serve would wait for it: "+terminal.VisibleLines(f.Waiting.Error()))
+		fmt.Fprintln(notes, "notice: the policy was not checked, serve would wait for it: "+terminal.VisibleLines(terminal.Sentences(f.Waiting, f.Waiting.Error())))
 	}
 	name = cmp.Or(name, "the configuration")
 	text := name + " is fine\n"
@@ -135,7 +139,7 @@ func (f *Findings) Write(out, notes io.Writer, name string, asJSON bool) error {
 		text = fmt.Sprintf("%s has %s\n", name, terminal.Count(len(f.Problems), "problem"))
 	}
 	for _, p := range f.Problems {
-		text += terminal.VisibleLines(bundle.Excerpts(p)) + "\n"
+		text += terminal.VisibleLines(terminal.Sentences(p, bundle.Excerpts(p))) + "\n"
 	}
 	_, err := io.WriteString(out, text)
 	return err

@@ -12,11 +12,28 @@ import (
 // line is how the library begins the errors of its scanner and parser, and each of those of decoding.
 var line = regexp.MustCompile(`^(?:.*yaml: )?(?:unmarshal errors: *)?line (\d+): (.*)`)
 
+// hints are what is mostly meant by what the library says.
+var hints = map[string]string{
+	"mapping values are not allowed in this context": ": a line that stands further in than the one above it, or a value with \": \" in it that is not in quotes?",
+	"did not find expected node content":             ": a [ or { that is not closed, or a comma too many?",
+	"did not find expected key":                      ": a line that stands further out or in than its neighbours?",
+	"did not find expected '-' indicator":            ": a line that stands further out or in than the entries of the list?",
+	"did not find expected ',' or ']'":               ": a [ that is not closed?",
+	"did not find expected ',' or '}'":               ": a { that is not closed?",
+	"found unexpected end of stream":                 ": a quote that is not closed?",
+	"could not find expected ':'":                    ": a key without its \":\", or a text of several lines that is not in quotes?",
+}
+
 // Problem takes an error of the YAML library apart: the line, 0 where it names none, and the rest on one line. The rest may show the file's text.
 func Problem(err error) (at int, text string) {
 	text = strings.Join(strings.Fields(err.Error()), " ")
 	if strings.HasSuffix(text, "found character that cannot start any token") {
 		text += ": a tab? Indent with spaces. Text that begins with @, ` or % stands in quotes"
+	}
+	for said, hint := range hints {
+		if strings.HasSuffix(text, said) {
+			text += hint
+		}
 	}
 	found := line.FindStringSubmatch(text)
 	if found == nil {

@@ -247,7 +247,7 @@ func validated(t *testing.T, cfg *config.Config) error {
 
 func TestMigrateRefuses(t *testing.T) {
 	for name, test := range map[string]struct{ opa, want string }{
-		"broken YAML":     {"a: [", "opa.yaml:1: did not find expected node content"},
+		"broken YAML":     {"a: [", "opa.yaml:1: did not find expected node content: a [ or { that is not closed, or a comma too many?"},
 		"a list":          {"- a", "opa.yaml:1: not an OPA configuration: must be a mapping"},
 		"section is text": {"plugins: yes", "opa.yaml:1: plugins: must be a mapping"},
 		"twice":           {"labels: {a: b}\nlabels: {a: b}", "opa.yaml:2: labels: is already on line 1"},

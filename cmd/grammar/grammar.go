@@ -38,7 +38,7 @@ func ExitCode(err error, stderr func(string)) int {
 	case errors.Is(err, ErrReported):
 		return 1
 	}
-	stderr(bundle.Excerpts(err))
+	stderr(terminal.Sentences(err, bundle.Excerpts(err)))
 	if _, ok := errors.AsType[negativeError](err); ok {
 		return 1
 	}

@@ -28,6 +28,8 @@ func FormatFiles(paths []string, write func(file string, text []byte) error) (ch
 				return err
 			case entry.IsDir() && file != path && strings.HasPrefix(entry.Name(), "."):
 				return fs.SkipDir
+			case !entry.IsDir() && file == path && !strings.HasSuffix(file, ".rego"):
+				return fmt.Errorf("%s: files of Rego are called *.rego", file)
 			case entry.IsDir() || !strings.HasSuffix(file, ".rego"):
 				return nil
 			}
