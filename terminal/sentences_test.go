@@ -35,7 +35,7 @@ func TestSentences(t *testing.T) {
 	free.Close()
 	_, refused := net.Dial("tcp", free.Addr().String())
 	_, socket := net.Dial("unix", filepath.Join(dir, "no.sock"))
-	_, expression := regexp.Compile("a(")
+	_, expression := regexp.Compile(strings.Repeat("a(", 1)) // what is broken is meant to be
 	for want, err := range map[string]error{
 		"there is no DIR/nothing":                                   open(filepath.Join(dir, "nothing")),
 		"there is no folder DIR/no for file":                        open(filepath.Join(dir, "no", "file")),
