@@ -28,7 +28,7 @@ func (s *Server) fetch(w http.ResponseWriter, r *http.Request) {
 	if r.PathValue("project") == "" {
 		name = ""
 	}
-	e, err := s.fetcher(r, name)
+	e, edge, err := s.fetcher(r, name)
 	if err != nil {
 		answer(w, err)
 		return
@@ -42,13 +42,13 @@ func (s *Server) fetch(w http.ResponseWriter, r *http.Request) {
 			wait = 0
 		}
 	}
-	p, err := s.newer(r, e, wait)
+	p, err := s.newer(r, e, edge, wait)
 	if err != nil {
 		answer(w, err)
 		return
 	}
 	if wait > 0 { // meanwhile it may have been revoked
-		if _, err := s.fetcher(r, name); err != nil {
+		if _, _, err := s.fetcher(r, name); err != nil {
 			answer(w, err)
 			return
 		}
@@ -60,14 +60,14 @@ func (s *Server) fetch(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	w.Header().Set("ETag", etagOf(p))
-	w.Header().Set(wire.RevisionHeader, p.Revision.Digest)
+	w.Header().Set(wire.RevisionHeader, p.Digest)
 	if matches(r.Header.Get("If-None-Match"), etagOf(p)) {
 		w.WriteHeader(http.StatusNotModified)
 		return
 	}
-	raw, err := s.policies.Read(p.Revision.Archive)
+	raw, err := s.policies.Read(p.Archive)
 	if err != nil {
-		s.logger.Error("a bundle cannot be served", zap.String("environment", e.Name), zap.String("revision", p.Revision.Digest), zap.Error(err))
+		s.logger.Error("a bundle cannot be served", zap.String("environment", e.Name), zap.String("revision", p.Digest), zap.Error(err))
 		http.Error(w, "control cannot read this bundle: its log has more", http.StatusInternalServerError)
 		return
 	}
@@ -82,7 +82,7 @@ func (s *Server) signer(w http.ResponseWriter, _ *http.Request) {
 	_, _ = w.Write(s.policies.Certificate()) // the client has left
 }
 
-func etagOf(p *store.Promotion) string { return `"` + p.Revision.Archive + `"` }
+func etagOf(p *store.Revision) string { return `"` + p.Archive + `"` }
 
 // matches reports whether an If-None-Match names an ETag.
 func matches(header, etag string) bool {
@@ -108,12 +108,12 @@ func asked(h http.Header) time.Duration {
 	return 0
 }
 
-// newer is what an environment points at, once that is not what the request says that it has, or the time is over.
-func (s *Server) newer(r *http.Request, e *store.Environment, wait time.Duration) (*store.Promotion, error) {
+// newer is what an edge, or who has a token (edge ""), is to have, once that is not what the request says that it has, or the time is over.
+func (s *Server) newer(r *http.Request, e *store.Environment, edge string, wait time.Duration) (*store.Revision, error) {
 	over := time.NewTimer(wait)
 	defer over.Stop()
 	for {
-		p, changed := e.Policy()
+		p, changed := e.RevisionFor(edge)
 		if wait == 0 || p != nil && !matches(r.Header.Get("If-None-Match"), etagOf(p)) {
 			return p, nil
 		}
@@ -129,30 +129,31 @@ func (s *Server) newer(r *http.Request, e *store.Environment, wait time.Duration
 	}
 }
 
-// fetcher finds the environment whose bundle a request may have. name "" is that of the edge that asks.
-func (s *Server) fetcher(r *http.Request, name string) (*store.Environment, error) {
+// fetcher finds the environment whose bundle a request may have, and the edge that asks; "": a token does. name "" is the
+// environment of the edge.
+func (s *Server) fetcher(r *http.Request, name string) (e *store.Environment, id string, err error) {
 	ctx := r.Context()
 	if header := r.Header.Get("Authorization"); header != "" && name != "" {
 		ctx, err := s.authenticate(ctx, r.URL.Path, header)
 		if err != nil {
-			return nil, err
+			return nil, "", err
 		}
 		if t := tokenOf(ctx); !t.May(false, name) && !t.Has(store.ScopePromote, name) {
-			return nil, s.denied(ctx, t, "fetch", name, store.ScopeRead)
+			return nil, "", s.denied(ctx, t, "fetch", name, store.ScopeRead)
 		}
 		e, err := s.store.Environment(name)
-		return e, failure(err)
+		return e, "", failure(err)
 	}
 	edge, err := (&edgeService{s}).known(ctx, "fetching a bundle")
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	if name != "" && name != edge.Environment {
 		s.refusal(ctx, store.Audit{Actor: "edge " + edge.Name + " (" + edge.ID + ")", Action: "fetch", Subject: short(name), Detail: "the edge is of " + edge.Environment})
-		return nil, connect.NewError(connect.CodePermissionDenied, errors.New("this edge is of another environment"))
+		return nil, "", connect.NewError(connect.CodePermissionDenied, errors.New("this edge is of another environment"))
 	}
-	e, err := s.store.Environment(edge.Environment)
-	return e, failure(err)
+	e, err = s.store.Environment(edge.Environment)
+	return e, edge.ID, failure(err)
 }
 
 // answer answers a request that failed.

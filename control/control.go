@@ -203,6 +203,7 @@ func (s *Server) Run(ctx context.Context) error {
 		}
 	})
 	running.Go(func() { panics.Loop(inner, "storing what edges said", s.keepSeen) })
+	running.Go(func() { panics.Loop(inner, "guarding rollouts", s.guardRollouts) })
 
 	tcp := &handshakes{logger: s.logger, inner: s.listener, config: s.tls(), ready: make(chan net.Conn), done: make(chan struct{}),
 		slots: make(chan struct{}, maxHandshakes), open: make(chan struct{}, maxConnections), say: rate.NewLimiter(5, 20)}

@@ -197,6 +197,8 @@ func (p *push) receive(stop context.CancelCauseFunc) {
 		case *api.SyncRequest_Alive:
 			p.fleet.said(p.session, p.with.Clock(), func(e *store.Edge) {
 				e.Degraded, e.Policy = reasons(is.Alive.GetDegraded()), short(is.Alive.GetPolicy())
+				n := is.Alive.GetCounts()
+				e.Counts = store.Counts{Decisions: n.GetDecisions(), Denied: n.GetDenied(), Errors: n.GetErrors(), Microseconds: n.GetMicroseconds()}
 			})
 		}
 		select {

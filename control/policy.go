@@ -276,16 +276,16 @@ func (s *policyService) Promote(ctx context.Context, r *connect.Request[api.Prom
 	if r.Msg.GetRevision() == "" {
 		return nil, connect.NewError(connect.CodeInvalidArgument, errors.New("give the revision to promote"))
 	}
-	return s.move(ctx, store.ActionPromote, r.Msg.GetEnvironment(), store.Promote{Revision: r.Msg.GetRevision(), Expected: r.Msg.GetExpected(), Message: r.Msg.GetMessage()})
+	return s.move(ctx, store.ActionPromote, r.Msg.GetEnvironment(), store.Promote{Revision: r.Msg.GetRevision(), Expected: r.Msg.GetExpected(), Message: r.Msg.GetMessage()}, r.Msg)
 }
 
 // Rollback implements api.PolicyServiceHandler.
 func (s *policyService) Rollback(ctx context.Context, r *connect.Request[api.RollbackRequest]) (*connect.Response[api.PromoteResponse], error) {
-	return s.move(ctx, store.ActionRollback, r.Msg.GetEnvironment(), store.Promote{Expected: r.Msg.GetExpected(), Message: r.Msg.GetMessage()})
+	return s.move(ctx, store.ActionRollback, r.Msg.GetEnvironment(), store.Promote{Expected: r.Msg.GetExpected(), Message: r.Msg.GetMessage()}, nil)
 }
 
-// move points an environment at another revision.
-func (s *policyService) move(ctx context.Context, action, name string, with store.Promote) (*connect.Response[api.PromoteResponse], error) {
+// move points an environment at another revision, or begins a rollout where staged asks for stages.
+func (s *policyService) move(ctx context.Context, action, name string, with store.Promote, staged *api.PromoteRequest) (*connect.Response[api.PromoteResponse], error) {
 	t := tokenOf(ctx)
 	if !t.Has(store.ScopePromote, name) {
 		return nil, s.denied(ctx, t, action, name, store.ScopePromote)
@@ -306,6 +306,10 @@ func (s *policyService) move(ctx context.Context, action, name string, with stor
 		if err != nil {
 			return nil, failure(err)
 		}
+	}
+	if len(staged.GetStages()) > 0 {
+		staged.Revision = with.Revision
+		return s.begin(ctx, t, e, staged)
 	}
 	with.Actor, with.Peer = t.Actor(), peerOf(ctx).address
 	p, changed, err := s.store.Promote(ctx, e, with)
@@ -338,15 +342,7 @@ func (s *policyService) GetPolicy(ctx context.Context, r *connect.Request[api.Ge
 	if err != nil {
 		return nil, err
 	}
-	out := &api.GetPolicyResponse{}
-	p, _ := e.Policy()
-	if p != nil {
-		out.Promotion = s.promotionOf(p)
-	}
-	for _, edge := range s.fleet.in(e.Name) {
-		out.Edges = append(out.Edges, &api.EdgePolicy{Edge: edge.ID, Name: edge.Name, Revision: edge.Policy, Current: p != nil && edge.Policy != "" && strings.HasPrefix(p.Revision.Digest, edge.Policy)})
-	}
-	return connect.NewResponse(out), nil
+	return connect.NewResponse(s.policyState(e)), nil
 }
 
 // ListPromotions implements api.PolicyServiceHandler.

@@ -172,6 +172,10 @@ func (e *engine) stateForControl() follow.State {
 			out.Policy = b.Revision
 		}
 	}
+	if since := e.counted.Load(); since != nil {
+		n := e.publisher.gate.Counts().Since(*since)
+		out.Counts = follow.Counts{Decisions: n.Decisions, Denied: n.Denied, Errors: n.Errors, Took: n.Took}
+	}
 	return out
 }
 

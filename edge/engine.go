@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"reflect"
 	"sync"
+	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
@@ -47,7 +48,8 @@ type engine struct {
 	gate          *gate.Gate                              // set by start
 	publisher     *publisher                              // set by start, too
 
-	published chan struct{} // signals a publication: see follow
+	counted   atomic.Pointer[gate.Counts] // when the policy was published
+	published chan struct{}               // signals a publication: see follow
 
 	ctx  context.Context // of its sources; set by begin, before it is published
 	stop context.CancelFunc
@@ -296,6 +298,8 @@ func (e *engine) publish(ctx context.Context, s *policy.Snapshot) error {
 		err = nil
 	}
 	if f := e.follower(); f != nil && err == nil {
+		now := e.publisher.gate.Counts()
+		e.counted.Store(&now)
 		f.Tell()
 	}
 	return err

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/propagation"
@@ -90,6 +91,46 @@ func registerAbandoned(r prometheus.Registerer) error {
 func (m *metrics) observe(outcome int, reason Reason, took time.Duration) {
 	m.decisions[outcome][reason].Inc()
 	m.duration.observe(took)
+}
+
+// Counts are the decisions of a gate since it was made.
+type Counts struct {
+	Decisions, Denied uint64
+	Errors            uint64 // denied because the policy failed, or came to no decision in time
+	Took              time.Duration
+}
+
+// Counts are read from the metrics.
+func (g *Gate) Counts() (out Counts) {
+	for o := range g.metrics.decisions {
+		for reason, counter := range g.metrics.decisions[o] {
+			if counter == nil {
+				continue
+			}
+			var value dto.Metric
+			if counter.Write(&value) != nil {
+				continue
+			}
+			n := uint64(value.GetCounter().GetValue())
+			out.Decisions += n
+			if o == outcomeDeny {
+				out.Denied += n
+			}
+			switch Reason(reason) {
+			case PolicyError, NoDecision, Timeout, Overloaded, Internal:
+				out.Errors += n
+			}
+		}
+	}
+	for i := range g.metrics.duration.shards {
+		out.Took += time.Duration(g.metrics.duration.shards[i].nanos.Load())
+	}
+	return out
+}
+
+// Since are the counts since earlier ones.
+func (c Counts) Since(o Counts) Counts {
+	return Counts{c.Decisions - o.Decisions, c.Denied - o.Denied, c.Errors - o.Errors, c.Took - o.Took}
 }
 
 // latencyBounds are the upper bounds of a histogram's buckets.

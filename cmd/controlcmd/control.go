@@ -27,7 +27,7 @@ it. serve runs it; the others are its clients and take a token from GATEHOUSE_CO
 	directory := grammar.Family(&cobra.Command{Use: "directory", Short: "Write the directory of an environment"}, importCommand(), syncCommand(), setCommand(), deleteCommand())
 	token := grammar.Family(&cobra.Command{Use: "token", Short: "Make, list and revoke service tokens"}, tokenCreateCommand(), tokenListCommand(), tokenRevokeCommand())
 	return grammar.Family(c, serveCommand(), statusCommand(), environmentCommand(), token, enrollCommand(), revokeCommand(), directory, changesCommand(),
-		pushCommand(), promoteCommand(), rollbackCommand(), revisionsCommand(), diffCommand(), historyCommand(), auditCommand(), decisionsCommand(), exportCommand(), retentionCommand(), holdCommand(), verifyLogCommand())
+		pushCommand(), promoteCommand(), rolloutCommand(), guardCommand(), rollbackCommand(), revisionsCommand(), diffCommand(), historyCommand(), auditCommand(), decisionsCommand(), exportCommand(), retentionCommand(), holdCommand(), verifyLogCommand())
 }
 
 func serveCommand() *cobra.Command {

@@ -88,14 +88,52 @@ func (f *moveFlags) print(c *cobra.Command, k *cli.Client, out *api.PromoteRespo
 
 func promoteCommand() *cobra.Command {
 	var f moveFlags
+	var stages []string
+	var every grammar.Duration
 	c := f.client("promote REVISION", "Put a revision in force in an environment", "gatehouse control promote 1f2e3d4c5b6a -e default/prod --wait 10s", func(c *cobra.Command, k *cli.Client, args []string) error {
-		out, err := cli.Ask(c.Context(), k.Policy.Promote, &api.PromoteRequest{Environment: f.environment, Revision: args[0], Message: f.message, Expected: f.expected})
+		out, err := cli.Ask(c.Context(), k.Policy.Promote, &api.PromoteRequest{Environment: f.environment, Revision: args[0], Message: f.message, Expected: f.expected,
+			Stages: stages, EverySeconds: int64(time.Duration(every).Seconds())})
 		if err != nil {
 			return err
 		}
+		if out.GetRollout() != nil {
+			return k.Rollout(c.Context(), c.OutOrStdout(), f.environment, "", "", f.output.JSON())
+		}
 		return f.print(c, k, out)
 	})
+	c.Long = `Points an environment at a revision: every edge has it within a second. With --stage 1,10%,all it reaches one edge first, then a tenth of them, then all;
+a rollout that leaves the bounds of gatehouse control guard is held by itself, and gatehouse control rollout shows it, holds it, goes on or ends it.`
 	f.addTo(c)
+	c.Flags().StringSliceVar(&stages, "stage", nil, "stages instead of all edges at once: numbers and shares of edges, and all as the last: 1,10%,all")
+	c.Flags().Var(&every, "every", "how long a stage lasts before the next begins by itself (default: until gatehouse control rollout next)")
+	return c
+}
+
+func rolloutCommand() *cobra.Command {
+	var f planeFlags
+	var message string
+	c := f.client("rollout ACTION", "Show a staged rollout, hold it, go on, or end it", "gatehouse control rollout hold -e default/prod", func(c *cobra.Command, k *cli.Client, args []string) error {
+		return k.Rollout(c.Context(), c.OutOrStdout(), f.environment, args[0], message, f.output.JSON())
+	})
+	c.Long = `Acts on the rollout that promote --stage began. ACTION is show; hold, which keeps the stage as it is; resume, which goes on; next, which begins the
+next stage now; or abort, which ends it: the edges go back to the revision before.`
+	f.addEnvironment(c)
+	c.Flags().StringVarP(&message, "message", "m", "", "why")
+	return c
+}
+
+func guardCommand() *cobra.Command {
+	var f planeFlags
+	g := &api.Guard{}
+	c := f.client("guard", "Set the bounds of an environment's staged rollouts", "gatehouse control guard --errors 0.005 --denied 0.05 --latency 3 -e default/prod", func(c *cobra.Command, k *cli.Client, _ []string) error {
+		return k.Guard(c.Context(), c.OutOrStdout(), f.environment, g, f.output.JSON())
+	})
+	c.Long = `Sets within which bounds a revision must stay while it is rolled out, compared with the one before. Outside of them the rollout is held.`
+	f.addEnvironment(c)
+	c.Flags().Float64Var(&g.Errors, "errors", 0.01, "most share of decisions that fail, beyond that of the revision before")
+	c.Flags().Float64Var(&g.Denied, "denied", 0.1, "most share of requests that are denied, likewise")
+	c.Flags().Float64Var(&g.Latency, "latency", 5, "most mean time of a decision, as a multiple of that before")
+	c.Flags().Uint64Var(&g.Least, "least", 100, "decisions before anything is compared")
 	return c
 }
 

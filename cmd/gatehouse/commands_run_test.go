@@ -58,6 +58,8 @@ func commandLines() map[string][2]string {
 		"control promote":                {"control promote $REVISION", ""},
 		"control push":                   {"control push policy --decision shop/allow", "control push failing --decision shop/allow"},
 		"control revisions":              {"control revisions", ""},
+		"control guard":                  {"control guard --errors 0.02", ""},
+		"control rollout":                {"control rollout show", ""},
 		"control rollback":               {"", ""}, // there is nothing before the first: docs/control-policies.md
 		"control token create":           {"control token create app --scope read:default/prod --expires 7d", ""},
 		"control token list":             {"control token list", ""},

@@ -3263,6 +3263,7 @@ type Alive struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Degraded      []string               `protobuf:"bytes,1,rep,name=degraded,proto3" json:"degraded,omitempty"`
 	Policy        string                 `protobuf:"bytes,2,opt,name=policy,proto3" json:"policy,omitempty"` // as in Hello
+	Counts        *PolicyCounts          `protobuf:"bytes,3,opt,name=counts,proto3" json:"counts,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3311,6 +3312,82 @@ func (x *Alive) GetPolicy() string {
 	return ""
 }
 
+func (x *Alive) GetCounts() *PolicyCounts {
+	if x != nil {
+		return x.Counts
+	}
+	return nil
+}
+
+// PolicyCounts are what an edge has decided since its policy was activated.
+type PolicyCounts struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Decisions     uint64                 `protobuf:"varint,1,opt,name=decisions,proto3" json:"decisions,omitempty"`
+	Denied        uint64                 `protobuf:"varint,2,opt,name=denied,proto3" json:"denied,omitempty"`             // by the policy, or before it
+	Errors        uint64                 `protobuf:"varint,3,opt,name=errors,proto3" json:"errors,omitempty"`             // denied because the policy failed, or came to no decision in time
+	Microseconds  uint64                 `protobuf:"varint,4,opt,name=microseconds,proto3" json:"microseconds,omitempty"` // of all decisions together
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PolicyCounts) Reset() {
+	*x = PolicyCounts{}
+	mi := &file_gatehouse_control_v1_control_proto_msgTypes[52]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PolicyCounts) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PolicyCounts) ProtoMessage() {}
+
+func (x *PolicyCounts) ProtoReflect() protoreflect.Message {
+	mi := &file_gatehouse_control_v1_control_proto_msgTypes[52]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PolicyCounts.ProtoReflect.Descriptor instead.
+func (*PolicyCounts) Descriptor() ([]byte, []int) {
+	return file_gatehouse_control_v1_control_proto_rawDescGZIP(), []int{52}
+}
+
+func (x *PolicyCounts) GetDecisions() uint64 {
+	if x != nil {
+		return x.Decisions
+	}
+	return 0
+}
+
+func (x *PolicyCounts) GetDenied() uint64 {
+	if x != nil {
+		return x.Denied
+	}
+	return 0
+}
+
+func (x *PolicyCounts) GetErrors() uint64 {
+	if x != nil {
+		return x.Errors
+	}
+	return 0
+}
+
+func (x *PolicyCounts) GetMicroseconds() uint64 {
+	if x != nil {
+		return x.Microseconds
+	}
+	return 0
+}
+
 // SyncResponse is what control says to an edge.
 type SyncResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -3327,7 +3404,7 @@ type SyncResponse struct {
 
 func (x *SyncResponse) Reset() {
 	*x = SyncResponse{}
-	mi := &file_gatehouse_control_v1_control_proto_msgTypes[52]
+	mi := &file_gatehouse_control_v1_control_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3339,7 +3416,7 @@ func (x *SyncResponse) String() string {
 func (*SyncResponse) ProtoMessage() {}
 
 func (x *SyncResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_gatehouse_control_v1_control_proto_msgTypes[52]
+	mi := &file_gatehouse_control_v1_control_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3352,7 +3429,7 @@ func (x *SyncResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SyncResponse.ProtoReflect.Descriptor instead.
 func (*SyncResponse) Descriptor() ([]byte, []int) {
-	return file_gatehouse_control_v1_control_proto_rawDescGZIP(), []int{52}
+	return file_gatehouse_control_v1_control_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *SyncResponse) GetMessage() isSyncResponse_Message {
@@ -3440,7 +3517,7 @@ type Changes struct {
 
 func (x *Changes) Reset() {
 	*x = Changes{}
-	mi := &file_gatehouse_control_v1_control_proto_msgTypes[53]
+	mi := &file_gatehouse_control_v1_control_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3452,7 +3529,7 @@ func (x *Changes) String() string {
 func (*Changes) ProtoMessage() {}
 
 func (x *Changes) ProtoReflect() protoreflect.Message {
-	mi := &file_gatehouse_control_v1_control_proto_msgTypes[53]
+	mi := &file_gatehouse_control_v1_control_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3465,7 +3542,7 @@ func (x *Changes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Changes.ProtoReflect.Descriptor instead.
 func (*Changes) Descriptor() ([]byte, []int) {
-	return file_gatehouse_control_v1_control_proto_rawDescGZIP(), []int{53}
+	return file_gatehouse_control_v1_control_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *Changes) GetEpoch() string {
@@ -3513,7 +3590,7 @@ type Ops struct {
 
 func (x *Ops) Reset() {
 	*x = Ops{}
-	mi := &file_gatehouse_control_v1_control_proto_msgTypes[54]
+	mi := &file_gatehouse_control_v1_control_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3525,7 +3602,7 @@ func (x *Ops) String() string {
 func (*Ops) ProtoMessage() {}
 
 func (x *Ops) ProtoReflect() protoreflect.Message {
-	mi := &file_gatehouse_control_v1_control_proto_msgTypes[54]
+	mi := &file_gatehouse_control_v1_control_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3538,7 +3615,7 @@ func (x *Ops) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ops.ProtoReflect.Descriptor instead.
 func (*Ops) Descriptor() ([]byte, []int) {
-	return file_gatehouse_control_v1_control_proto_rawDescGZIP(), []int{54}
+	return file_gatehouse_control_v1_control_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *Ops) GetOps() []*Op {
@@ -3565,7 +3642,7 @@ type Op struct {
 
 func (x *Op) Reset() {
 	*x = Op{}
-	mi := &file_gatehouse_control_v1_control_proto_msgTypes[55]
+	mi := &file_gatehouse_control_v1_control_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3577,7 +3654,7 @@ func (x *Op) String() string {
 func (*Op) ProtoMessage() {}
 
 func (x *Op) ProtoReflect() protoreflect.Message {
-	mi := &file_gatehouse_control_v1_control_proto_msgTypes[55]
+	mi := &file_gatehouse_control_v1_control_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3590,7 +3667,7 @@ func (x *Op) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Op.ProtoReflect.Descriptor instead.
 func (*Op) Descriptor() ([]byte, []int) {
-	return file_gatehouse_control_v1_control_proto_rawDescGZIP(), []int{55}
+	return file_gatehouse_control_v1_control_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *Op) GetOp() isOp_Op {
@@ -3689,7 +3766,7 @@ type Name struct {
 
 func (x *Name) Reset() {
 	*x = Name{}
-	mi := &file_gatehouse_control_v1_control_proto_msgTypes[56]
+	mi := &file_gatehouse_control_v1_control_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3701,7 +3778,7 @@ func (x *Name) String() string {
 func (*Name) ProtoMessage() {}
 
 func (x *Name) ProtoReflect() protoreflect.Message {
-	mi := &file_gatehouse_control_v1_control_proto_msgTypes[56]
+	mi := &file_gatehouse_control_v1_control_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3714,7 +3791,7 @@ func (x *Name) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Name.ProtoReflect.Descriptor instead.
 func (*Name) Descriptor() ([]byte, []int) {
-	return file_gatehouse_control_v1_control_proto_rawDescGZIP(), []int{56}
+	return file_gatehouse_control_v1_control_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *Name) GetType() string {
@@ -3743,7 +3820,7 @@ type ObjectData struct {
 
 func (x *ObjectData) Reset() {
 	*x = ObjectData{}
-	mi := &file_gatehouse_control_v1_control_proto_msgTypes[57]
+	mi := &file_gatehouse_control_v1_control_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3755,7 +3832,7 @@ func (x *ObjectData) String() string {
 func (*ObjectData) ProtoMessage() {}
 
 func (x *ObjectData) ProtoReflect() protoreflect.Message {
-	mi := &file_gatehouse_control_v1_control_proto_msgTypes[57]
+	mi := &file_gatehouse_control_v1_control_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3768,7 +3845,7 @@ func (x *ObjectData) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ObjectData.ProtoReflect.Descriptor instead.
 func (*ObjectData) Descriptor() ([]byte, []int) {
-	return file_gatehouse_control_v1_control_proto_rawDescGZIP(), []int{57}
+	return file_gatehouse_control_v1_control_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *ObjectData) GetType() string {
@@ -3814,7 +3891,7 @@ type RelationData struct {
 
 func (x *RelationData) Reset() {
 	*x = RelationData{}
-	mi := &file_gatehouse_control_v1_control_proto_msgTypes[58]
+	mi := &file_gatehouse_control_v1_control_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3826,7 +3903,7 @@ func (x *RelationData) String() string {
 func (*RelationData) ProtoMessage() {}
 
 func (x *RelationData) ProtoReflect() protoreflect.Message {
-	mi := &file_gatehouse_control_v1_control_proto_msgTypes[58]
+	mi := &file_gatehouse_control_v1_control_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3839,7 +3916,7 @@ func (x *RelationData) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RelationData.ProtoReflect.Descriptor instead.
 func (*RelationData) Descriptor() ([]byte, []int) {
-	return file_gatehouse_control_v1_control_proto_rawDescGZIP(), []int{58}
+	return file_gatehouse_control_v1_control_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *RelationData) GetObjectType() string {
@@ -3901,7 +3978,7 @@ type ManifestData struct {
 
 func (x *ManifestData) Reset() {
 	*x = ManifestData{}
-	mi := &file_gatehouse_control_v1_control_proto_msgTypes[59]
+	mi := &file_gatehouse_control_v1_control_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3913,7 +3990,7 @@ func (x *ManifestData) String() string {
 func (*ManifestData) ProtoMessage() {}
 
 func (x *ManifestData) ProtoReflect() protoreflect.Message {
-	mi := &file_gatehouse_control_v1_control_proto_msgTypes[59]
+	mi := &file_gatehouse_control_v1_control_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3926,7 +4003,7 @@ func (x *ManifestData) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ManifestData.ProtoReflect.Descriptor instead.
 func (*ManifestData) Descriptor() ([]byte, []int) {
-	return file_gatehouse_control_v1_control_proto_rawDescGZIP(), []int{59}
+	return file_gatehouse_control_v1_control_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *ManifestData) GetText() []byte {
@@ -3957,7 +4034,7 @@ type Snapshot struct {
 
 func (x *Snapshot) Reset() {
 	*x = Snapshot{}
-	mi := &file_gatehouse_control_v1_control_proto_msgTypes[60]
+	mi := &file_gatehouse_control_v1_control_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3969,7 +4046,7 @@ func (x *Snapshot) String() string {
 func (*Snapshot) ProtoMessage() {}
 
 func (x *Snapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_gatehouse_control_v1_control_proto_msgTypes[60]
+	mi := &file_gatehouse_control_v1_control_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3982,7 +4059,7 @@ func (x *Snapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Snapshot.ProtoReflect.Descriptor instead.
 func (*Snapshot) Descriptor() ([]byte, []int) {
-	return file_gatehouse_control_v1_control_proto_rawDescGZIP(), []int{60}
+	return file_gatehouse_control_v1_control_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *Snapshot) GetEpoch() string {
@@ -4029,7 +4106,7 @@ type Chunk struct {
 
 func (x *Chunk) Reset() {
 	*x = Chunk{}
-	mi := &file_gatehouse_control_v1_control_proto_msgTypes[61]
+	mi := &file_gatehouse_control_v1_control_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4041,7 +4118,7 @@ func (x *Chunk) String() string {
 func (*Chunk) ProtoMessage() {}
 
 func (x *Chunk) ProtoReflect() protoreflect.Message {
-	mi := &file_gatehouse_control_v1_control_proto_msgTypes[61]
+	mi := &file_gatehouse_control_v1_control_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4054,7 +4131,7 @@ func (x *Chunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Chunk.ProtoReflect.Descriptor instead.
 func (*Chunk) Descriptor() ([]byte, []int) {
-	return file_gatehouse_control_v1_control_proto_rawDescGZIP(), []int{61}
+	return file_gatehouse_control_v1_control_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *Chunk) GetData() []byte {
@@ -4076,7 +4153,7 @@ type Head struct {
 
 func (x *Head) Reset() {
 	*x = Head{}
-	mi := &file_gatehouse_control_v1_control_proto_msgTypes[62]
+	mi := &file_gatehouse_control_v1_control_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4088,7 +4165,7 @@ func (x *Head) String() string {
 func (*Head) ProtoMessage() {}
 
 func (x *Head) ProtoReflect() protoreflect.Message {
-	mi := &file_gatehouse_control_v1_control_proto_msgTypes[62]
+	mi := &file_gatehouse_control_v1_control_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4101,7 +4178,7 @@ func (x *Head) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Head.ProtoReflect.Descriptor instead.
 func (*Head) Descriptor() ([]byte, []int) {
-	return file_gatehouse_control_v1_control_proto_rawDescGZIP(), []int{62}
+	return file_gatehouse_control_v1_control_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *Head) GetEpoch() string {
@@ -4366,10 +4443,16 @@ const file_gatehouse_control_v1_control_proto_rawDesc = "" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12\x16\n" +
 	"\x06digest\x18\x02 \x01(\fR\x06digest\x12\x17\n" +
 	"\atook_us\x18\x03 \x01(\x03R\x06tookUs\x12\x14\n" +
-	"\x05error\x18\x04 \x01(\tR\x05error\";\n" +
+	"\x05error\x18\x04 \x01(\tR\x05error\"w\n" +
 	"\x05Alive\x12\x1a\n" +
 	"\bdegraded\x18\x01 \x03(\tR\bdegraded\x12\x16\n" +
-	"\x06policy\x18\x02 \x01(\tR\x06policy\"\xf9\x01\n" +
+	"\x06policy\x18\x02 \x01(\tR\x06policy\x12:\n" +
+	"\x06counts\x18\x03 \x01(\v2\".gatehouse.control.v1.PolicyCountsR\x06counts\"\x80\x01\n" +
+	"\fPolicyCounts\x12\x1c\n" +
+	"\tdecisions\x18\x01 \x01(\x04R\tdecisions\x12\x16\n" +
+	"\x06denied\x18\x02 \x01(\x04R\x06denied\x12\x16\n" +
+	"\x06errors\x18\x03 \x01(\x04R\x06errors\x12\"\n" +
+	"\fmicroseconds\x18\x04 \x01(\x04R\fmicroseconds\"\xf9\x01\n" +
 	"\fSyncResponse\x129\n" +
 	"\achanges\x18\x01 \x01(\v2\x1d.gatehouse.control.v1.ChangesH\x00R\achanges\x12<\n" +
 	"\bsnapshot\x18\x02 \x01(\v2\x1e.gatehouse.control.v1.SnapshotH\x00R\bsnapshot\x123\n" +
@@ -4470,7 +4553,7 @@ func file_gatehouse_control_v1_control_proto_rawDescGZIP() []byte {
 	return file_gatehouse_control_v1_control_proto_rawDescData
 }
 
-var file_gatehouse_control_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 63)
+var file_gatehouse_control_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 64)
 var file_gatehouse_control_v1_control_proto_goTypes = []any{
 	(*Object)(nil),                    // 0: gatehouse.control.v1.Object
 	(*Ref)(nil),                       // 1: gatehouse.control.v1.Ref
@@ -4524,23 +4607,24 @@ var file_gatehouse_control_v1_control_proto_goTypes = []any{
 	(*Hello)(nil),                     // 49: gatehouse.control.v1.Hello
 	(*Applied)(nil),                   // 50: gatehouse.control.v1.Applied
 	(*Alive)(nil),                     // 51: gatehouse.control.v1.Alive
-	(*SyncResponse)(nil),              // 52: gatehouse.control.v1.SyncResponse
-	(*Changes)(nil),                   // 53: gatehouse.control.v1.Changes
-	(*Ops)(nil),                       // 54: gatehouse.control.v1.Ops
-	(*Op)(nil),                        // 55: gatehouse.control.v1.Op
-	(*Name)(nil),                      // 56: gatehouse.control.v1.Name
-	(*ObjectData)(nil),                // 57: gatehouse.control.v1.ObjectData
-	(*RelationData)(nil),              // 58: gatehouse.control.v1.RelationData
-	(*ManifestData)(nil),              // 59: gatehouse.control.v1.ManifestData
-	(*Snapshot)(nil),                  // 60: gatehouse.control.v1.Snapshot
-	(*Chunk)(nil),                     // 61: gatehouse.control.v1.Chunk
-	(*Head)(nil),                      // 62: gatehouse.control.v1.Head
-	(*structpb.Struct)(nil),           // 63: google.protobuf.Struct
-	(*timestamppb.Timestamp)(nil),     // 64: google.protobuf.Timestamp
+	(*PolicyCounts)(nil),              // 52: gatehouse.control.v1.PolicyCounts
+	(*SyncResponse)(nil),              // 53: gatehouse.control.v1.SyncResponse
+	(*Changes)(nil),                   // 54: gatehouse.control.v1.Changes
+	(*Ops)(nil),                       // 55: gatehouse.control.v1.Ops
+	(*Op)(nil),                        // 56: gatehouse.control.v1.Op
+	(*Name)(nil),                      // 57: gatehouse.control.v1.Name
+	(*ObjectData)(nil),                // 58: gatehouse.control.v1.ObjectData
+	(*RelationData)(nil),              // 59: gatehouse.control.v1.RelationData
+	(*ManifestData)(nil),              // 60: gatehouse.control.v1.ManifestData
+	(*Snapshot)(nil),                  // 61: gatehouse.control.v1.Snapshot
+	(*Chunk)(nil),                     // 62: gatehouse.control.v1.Chunk
+	(*Head)(nil),                      // 63: gatehouse.control.v1.Head
+	(*structpb.Struct)(nil),           // 64: google.protobuf.Struct
+	(*timestamppb.Timestamp)(nil),     // 65: google.protobuf.Timestamp
 }
 var file_gatehouse_control_v1_control_proto_depIdxs = []int32{
-	63, // 0: gatehouse.control.v1.Object.properties:type_name -> google.protobuf.Struct
-	64, // 1: gatehouse.control.v1.Relation.expires_at:type_name -> google.protobuf.Timestamp
+	64, // 0: gatehouse.control.v1.Object.properties:type_name -> google.protobuf.Struct
+	65, // 1: gatehouse.control.v1.Relation.expires_at:type_name -> google.protobuf.Timestamp
 	0,  // 2: gatehouse.control.v1.SetObjectsRequest.objects:type_name -> gatehouse.control.v1.Object
 	3,  // 3: gatehouse.control.v1.SetObjectsRequest.options:type_name -> gatehouse.control.v1.WriteOptions
 	1,  // 4: gatehouse.control.v1.DeleteObjectsRequest.objects:type_name -> gatehouse.control.v1.Ref
@@ -4553,86 +4637,87 @@ var file_gatehouse_control_v1_control_proto_depIdxs = []int32{
 	0,  // 11: gatehouse.control.v1.ListObjectsResponse.objects:type_name -> gatehouse.control.v1.Object
 	2,  // 12: gatehouse.control.v1.ListRelationsResponse.relations:type_name -> gatehouse.control.v1.Relation
 	19, // 13: gatehouse.control.v1.ListChangesResponse.changes:type_name -> gatehouse.control.v1.Change
-	64, // 14: gatehouse.control.v1.Change.at:type_name -> google.protobuf.Timestamp
+	65, // 14: gatehouse.control.v1.Change.at:type_name -> google.protobuf.Timestamp
 	3,  // 15: gatehouse.control.v1.ImportRequest.options:type_name -> gatehouse.control.v1.WriteOptions
 	0,  // 16: gatehouse.control.v1.ImportRequest.objects:type_name -> gatehouse.control.v1.Object
 	2,  // 17: gatehouse.control.v1.ImportRequest.relations:type_name -> gatehouse.control.v1.Relation
 	24, // 18: gatehouse.control.v1.WaitAppliedResponse.missing:type_name -> gatehouse.control.v1.Missing
 	25, // 19: gatehouse.control.v1.CreateEnvironmentResponse.environment:type_name -> gatehouse.control.v1.Environment
 	25, // 20: gatehouse.control.v1.ListEnvironmentsResponse.environments:type_name -> gatehouse.control.v1.Environment
-	64, // 21: gatehouse.control.v1.Token.created_at:type_name -> google.protobuf.Timestamp
-	64, // 22: gatehouse.control.v1.Token.expires_at:type_name -> google.protobuf.Timestamp
-	64, // 23: gatehouse.control.v1.Token.revoked_at:type_name -> google.protobuf.Timestamp
+	65, // 21: gatehouse.control.v1.Token.created_at:type_name -> google.protobuf.Timestamp
+	65, // 22: gatehouse.control.v1.Token.expires_at:type_name -> google.protobuf.Timestamp
+	65, // 23: gatehouse.control.v1.Token.revoked_at:type_name -> google.protobuf.Timestamp
 	30, // 24: gatehouse.control.v1.CreateTokenResponse.token:type_name -> gatehouse.control.v1.Token
 	30, // 25: gatehouse.control.v1.ListTokensResponse.tokens:type_name -> gatehouse.control.v1.Token
-	64, // 26: gatehouse.control.v1.CreateEnrollmentResponse.expires_at:type_name -> google.protobuf.Timestamp
+	65, // 26: gatehouse.control.v1.CreateEnrollmentResponse.expires_at:type_name -> google.protobuf.Timestamp
 	41, // 27: gatehouse.control.v1.ListEdgesResponse.edges:type_name -> gatehouse.control.v1.Edge
-	64, // 28: gatehouse.control.v1.Edge.enrolled_at:type_name -> google.protobuf.Timestamp
-	64, // 29: gatehouse.control.v1.Edge.last_seen:type_name -> google.protobuf.Timestamp
-	64, // 30: gatehouse.control.v1.Edge.certificate_expires_at:type_name -> google.protobuf.Timestamp
-	64, // 31: gatehouse.control.v1.Edge.revoked_at:type_name -> google.protobuf.Timestamp
+	65, // 28: gatehouse.control.v1.Edge.enrolled_at:type_name -> google.protobuf.Timestamp
+	65, // 29: gatehouse.control.v1.Edge.last_seen:type_name -> google.protobuf.Timestamp
+	65, // 30: gatehouse.control.v1.Edge.certificate_expires_at:type_name -> google.protobuf.Timestamp
+	65, // 31: gatehouse.control.v1.Edge.revoked_at:type_name -> google.protobuf.Timestamp
 	49, // 32: gatehouse.control.v1.SyncRequest.hello:type_name -> gatehouse.control.v1.Hello
 	50, // 33: gatehouse.control.v1.SyncRequest.applied:type_name -> gatehouse.control.v1.Applied
 	51, // 34: gatehouse.control.v1.SyncRequest.alive:type_name -> gatehouse.control.v1.Alive
-	53, // 35: gatehouse.control.v1.SyncResponse.changes:type_name -> gatehouse.control.v1.Changes
-	60, // 36: gatehouse.control.v1.SyncResponse.snapshot:type_name -> gatehouse.control.v1.Snapshot
-	61, // 37: gatehouse.control.v1.SyncResponse.chunk:type_name -> gatehouse.control.v1.Chunk
-	62, // 38: gatehouse.control.v1.SyncResponse.head:type_name -> gatehouse.control.v1.Head
-	55, // 39: gatehouse.control.v1.Ops.ops:type_name -> gatehouse.control.v1.Op
-	57, // 40: gatehouse.control.v1.Op.set_object:type_name -> gatehouse.control.v1.ObjectData
-	56, // 41: gatehouse.control.v1.Op.delete_object:type_name -> gatehouse.control.v1.Name
-	58, // 42: gatehouse.control.v1.Op.set_relation:type_name -> gatehouse.control.v1.RelationData
-	58, // 43: gatehouse.control.v1.Op.delete_relation:type_name -> gatehouse.control.v1.RelationData
-	59, // 44: gatehouse.control.v1.Op.manifest:type_name -> gatehouse.control.v1.ManifestData
-	4,  // 45: gatehouse.control.v1.DirectoryService.SetObjects:input_type -> gatehouse.control.v1.SetObjectsRequest
-	5,  // 46: gatehouse.control.v1.DirectoryService.DeleteObjects:input_type -> gatehouse.control.v1.DeleteObjectsRequest
-	6,  // 47: gatehouse.control.v1.DirectoryService.SetRelations:input_type -> gatehouse.control.v1.SetRelationsRequest
-	7,  // 48: gatehouse.control.v1.DirectoryService.DeleteRelations:input_type -> gatehouse.control.v1.DeleteRelationsRequest
-	9,  // 49: gatehouse.control.v1.DirectoryService.GetManifest:input_type -> gatehouse.control.v1.GetManifestRequest
-	11, // 50: gatehouse.control.v1.DirectoryService.SetManifest:input_type -> gatehouse.control.v1.SetManifestRequest
-	13, // 51: gatehouse.control.v1.DirectoryService.ListObjects:input_type -> gatehouse.control.v1.ListObjectsRequest
-	15, // 52: gatehouse.control.v1.DirectoryService.ListRelations:input_type -> gatehouse.control.v1.ListRelationsRequest
-	17, // 53: gatehouse.control.v1.DirectoryService.ListChanges:input_type -> gatehouse.control.v1.ListChangesRequest
-	20, // 54: gatehouse.control.v1.DirectoryService.Import:input_type -> gatehouse.control.v1.ImportRequest
-	22, // 55: gatehouse.control.v1.DirectoryService.WaitApplied:input_type -> gatehouse.control.v1.WaitAppliedRequest
-	26, // 56: gatehouse.control.v1.AdminService.CreateEnvironment:input_type -> gatehouse.control.v1.CreateEnvironmentRequest
-	28, // 57: gatehouse.control.v1.AdminService.ListEnvironments:input_type -> gatehouse.control.v1.ListEnvironmentsRequest
-	31, // 58: gatehouse.control.v1.AdminService.CreateToken:input_type -> gatehouse.control.v1.CreateTokenRequest
-	33, // 59: gatehouse.control.v1.AdminService.ListTokens:input_type -> gatehouse.control.v1.ListTokensRequest
-	35, // 60: gatehouse.control.v1.AdminService.RevokeToken:input_type -> gatehouse.control.v1.RevokeTokenRequest
-	37, // 61: gatehouse.control.v1.AdminService.CreateEnrollment:input_type -> gatehouse.control.v1.CreateEnrollmentRequest
-	39, // 62: gatehouse.control.v1.AdminService.ListEdges:input_type -> gatehouse.control.v1.ListEdgesRequest
-	42, // 63: gatehouse.control.v1.AdminService.RevokeEdge:input_type -> gatehouse.control.v1.RevokeEdgeRequest
-	44, // 64: gatehouse.control.v1.EdgeService.Enroll:input_type -> gatehouse.control.v1.EnrollRequest
-	46, // 65: gatehouse.control.v1.EdgeService.Renew:input_type -> gatehouse.control.v1.RenewRequest
-	48, // 66: gatehouse.control.v1.EdgeService.Sync:input_type -> gatehouse.control.v1.SyncRequest
-	8,  // 67: gatehouse.control.v1.DirectoryService.SetObjects:output_type -> gatehouse.control.v1.WriteResponse
-	8,  // 68: gatehouse.control.v1.DirectoryService.DeleteObjects:output_type -> gatehouse.control.v1.WriteResponse
-	8,  // 69: gatehouse.control.v1.DirectoryService.SetRelations:output_type -> gatehouse.control.v1.WriteResponse
-	8,  // 70: gatehouse.control.v1.DirectoryService.DeleteRelations:output_type -> gatehouse.control.v1.WriteResponse
-	10, // 71: gatehouse.control.v1.DirectoryService.GetManifest:output_type -> gatehouse.control.v1.GetManifestResponse
-	12, // 72: gatehouse.control.v1.DirectoryService.SetManifest:output_type -> gatehouse.control.v1.SetManifestResponse
-	14, // 73: gatehouse.control.v1.DirectoryService.ListObjects:output_type -> gatehouse.control.v1.ListObjectsResponse
-	16, // 74: gatehouse.control.v1.DirectoryService.ListRelations:output_type -> gatehouse.control.v1.ListRelationsResponse
-	18, // 75: gatehouse.control.v1.DirectoryService.ListChanges:output_type -> gatehouse.control.v1.ListChangesResponse
-	21, // 76: gatehouse.control.v1.DirectoryService.Import:output_type -> gatehouse.control.v1.ImportResponse
-	23, // 77: gatehouse.control.v1.DirectoryService.WaitApplied:output_type -> gatehouse.control.v1.WaitAppliedResponse
-	27, // 78: gatehouse.control.v1.AdminService.CreateEnvironment:output_type -> gatehouse.control.v1.CreateEnvironmentResponse
-	29, // 79: gatehouse.control.v1.AdminService.ListEnvironments:output_type -> gatehouse.control.v1.ListEnvironmentsResponse
-	32, // 80: gatehouse.control.v1.AdminService.CreateToken:output_type -> gatehouse.control.v1.CreateTokenResponse
-	34, // 81: gatehouse.control.v1.AdminService.ListTokens:output_type -> gatehouse.control.v1.ListTokensResponse
-	36, // 82: gatehouse.control.v1.AdminService.RevokeToken:output_type -> gatehouse.control.v1.RevokeTokenResponse
-	38, // 83: gatehouse.control.v1.AdminService.CreateEnrollment:output_type -> gatehouse.control.v1.CreateEnrollmentResponse
-	40, // 84: gatehouse.control.v1.AdminService.ListEdges:output_type -> gatehouse.control.v1.ListEdgesResponse
-	43, // 85: gatehouse.control.v1.AdminService.RevokeEdge:output_type -> gatehouse.control.v1.RevokeEdgeResponse
-	45, // 86: gatehouse.control.v1.EdgeService.Enroll:output_type -> gatehouse.control.v1.EnrollResponse
-	47, // 87: gatehouse.control.v1.EdgeService.Renew:output_type -> gatehouse.control.v1.RenewResponse
-	52, // 88: gatehouse.control.v1.EdgeService.Sync:output_type -> gatehouse.control.v1.SyncResponse
-	67, // [67:89] is the sub-list for method output_type
-	45, // [45:67] is the sub-list for method input_type
-	45, // [45:45] is the sub-list for extension type_name
-	45, // [45:45] is the sub-list for extension extendee
-	0,  // [0:45] is the sub-list for field type_name
+	52, // 35: gatehouse.control.v1.Alive.counts:type_name -> gatehouse.control.v1.PolicyCounts
+	54, // 36: gatehouse.control.v1.SyncResponse.changes:type_name -> gatehouse.control.v1.Changes
+	61, // 37: gatehouse.control.v1.SyncResponse.snapshot:type_name -> gatehouse.control.v1.Snapshot
+	62, // 38: gatehouse.control.v1.SyncResponse.chunk:type_name -> gatehouse.control.v1.Chunk
+	63, // 39: gatehouse.control.v1.SyncResponse.head:type_name -> gatehouse.control.v1.Head
+	56, // 40: gatehouse.control.v1.Ops.ops:type_name -> gatehouse.control.v1.Op
+	58, // 41: gatehouse.control.v1.Op.set_object:type_name -> gatehouse.control.v1.ObjectData
+	57, // 42: gatehouse.control.v1.Op.delete_object:type_name -> gatehouse.control.v1.Name
+	59, // 43: gatehouse.control.v1.Op.set_relation:type_name -> gatehouse.control.v1.RelationData
+	59, // 44: gatehouse.control.v1.Op.delete_relation:type_name -> gatehouse.control.v1.RelationData
+	60, // 45: gatehouse.control.v1.Op.manifest:type_name -> gatehouse.control.v1.ManifestData
+	4,  // 46: gatehouse.control.v1.DirectoryService.SetObjects:input_type -> gatehouse.control.v1.SetObjectsRequest
+	5,  // 47: gatehouse.control.v1.DirectoryService.DeleteObjects:input_type -> gatehouse.control.v1.DeleteObjectsRequest
+	6,  // 48: gatehouse.control.v1.DirectoryService.SetRelations:input_type -> gatehouse.control.v1.SetRelationsRequest
+	7,  // 49: gatehouse.control.v1.DirectoryService.DeleteRelations:input_type -> gatehouse.control.v1.DeleteRelationsRequest
+	9,  // 50: gatehouse.control.v1.DirectoryService.GetManifest:input_type -> gatehouse.control.v1.GetManifestRequest
+	11, // 51: gatehouse.control.v1.DirectoryService.SetManifest:input_type -> gatehouse.control.v1.SetManifestRequest
+	13, // 52: gatehouse.control.v1.DirectoryService.ListObjects:input_type -> gatehouse.control.v1.ListObjectsRequest
+	15, // 53: gatehouse.control.v1.DirectoryService.ListRelations:input_type -> gatehouse.control.v1.ListRelationsRequest
+	17, // 54: gatehouse.control.v1.DirectoryService.ListChanges:input_type -> gatehouse.control.v1.ListChangesRequest
+	20, // 55: gatehouse.control.v1.DirectoryService.Import:input_type -> gatehouse.control.v1.ImportRequest
+	22, // 56: gatehouse.control.v1.DirectoryService.WaitApplied:input_type -> gatehouse.control.v1.WaitAppliedRequest
+	26, // 57: gatehouse.control.v1.AdminService.CreateEnvironment:input_type -> gatehouse.control.v1.CreateEnvironmentRequest
+	28, // 58: gatehouse.control.v1.AdminService.ListEnvironments:input_type -> gatehouse.control.v1.ListEnvironmentsRequest
+	31, // 59: gatehouse.control.v1.AdminService.CreateToken:input_type -> gatehouse.control.v1.CreateTokenRequest
+	33, // 60: gatehouse.control.v1.AdminService.ListTokens:input_type -> gatehouse.control.v1.ListTokensRequest
+	35, // 61: gatehouse.control.v1.AdminService.RevokeToken:input_type -> gatehouse.control.v1.RevokeTokenRequest
+	37, // 62: gatehouse.control.v1.AdminService.CreateEnrollment:input_type -> gatehouse.control.v1.CreateEnrollmentRequest
+	39, // 63: gatehouse.control.v1.AdminService.ListEdges:input_type -> gatehouse.control.v1.ListEdgesRequest
+	42, // 64: gatehouse.control.v1.AdminService.RevokeEdge:input_type -> gatehouse.control.v1.RevokeEdgeRequest
+	44, // 65: gatehouse.control.v1.EdgeService.Enroll:input_type -> gatehouse.control.v1.EnrollRequest
+	46, // 66: gatehouse.control.v1.EdgeService.Renew:input_type -> gatehouse.control.v1.RenewRequest
+	48, // 67: gatehouse.control.v1.EdgeService.Sync:input_type -> gatehouse.control.v1.SyncRequest
+	8,  // 68: gatehouse.control.v1.DirectoryService.SetObjects:output_type -> gatehouse.control.v1.WriteResponse
+	8,  // 69: gatehouse.control.v1.DirectoryService.DeleteObjects:output_type -> gatehouse.control.v1.WriteResponse
+	8,  // 70: gatehouse.control.v1.DirectoryService.SetRelations:output_type -> gatehouse.control.v1.WriteResponse
+	8,  // 71: gatehouse.control.v1.DirectoryService.DeleteRelations:output_type -> gatehouse.control.v1.WriteResponse
+	10, // 72: gatehouse.control.v1.DirectoryService.GetManifest:output_type -> gatehouse.control.v1.GetManifestResponse
+	12, // 73: gatehouse.control.v1.DirectoryService.SetManifest:output_type -> gatehouse.control.v1.SetManifestResponse
+	14, // 74: gatehouse.control.v1.DirectoryService.ListObjects:output_type -> gatehouse.control.v1.ListObjectsResponse
+	16, // 75: gatehouse.control.v1.DirectoryService.ListRelations:output_type -> gatehouse.control.v1.ListRelationsResponse
+	18, // 76: gatehouse.control.v1.DirectoryService.ListChanges:output_type -> gatehouse.control.v1.ListChangesResponse
+	21, // 77: gatehouse.control.v1.DirectoryService.Import:output_type -> gatehouse.control.v1.ImportResponse
+	23, // 78: gatehouse.control.v1.DirectoryService.WaitApplied:output_type -> gatehouse.control.v1.WaitAppliedResponse
+	27, // 79: gatehouse.control.v1.AdminService.CreateEnvironment:output_type -> gatehouse.control.v1.CreateEnvironmentResponse
+	29, // 80: gatehouse.control.v1.AdminService.ListEnvironments:output_type -> gatehouse.control.v1.ListEnvironmentsResponse
+	32, // 81: gatehouse.control.v1.AdminService.CreateToken:output_type -> gatehouse.control.v1.CreateTokenResponse
+	34, // 82: gatehouse.control.v1.AdminService.ListTokens:output_type -> gatehouse.control.v1.ListTokensResponse
+	36, // 83: gatehouse.control.v1.AdminService.RevokeToken:output_type -> gatehouse.control.v1.RevokeTokenResponse
+	38, // 84: gatehouse.control.v1.AdminService.CreateEnrollment:output_type -> gatehouse.control.v1.CreateEnrollmentResponse
+	40, // 85: gatehouse.control.v1.AdminService.ListEdges:output_type -> gatehouse.control.v1.ListEdgesResponse
+	43, // 86: gatehouse.control.v1.AdminService.RevokeEdge:output_type -> gatehouse.control.v1.RevokeEdgeResponse
+	45, // 87: gatehouse.control.v1.EdgeService.Enroll:output_type -> gatehouse.control.v1.EnrollResponse
+	47, // 88: gatehouse.control.v1.EdgeService.Renew:output_type -> gatehouse.control.v1.RenewResponse
+	53, // 89: gatehouse.control.v1.EdgeService.Sync:output_type -> gatehouse.control.v1.SyncResponse
+	68, // [68:90] is the sub-list for method output_type
+	46, // [46:68] is the sub-list for method input_type
+	46, // [46:46] is the sub-list for extension type_name
+	46, // [46:46] is the sub-list for extension extendee
+	0,  // [0:46] is the sub-list for field type_name
 }
 
 func init() { file_gatehouse_control_v1_control_proto_init() }
@@ -4645,13 +4730,13 @@ func file_gatehouse_control_v1_control_proto_init() {
 		(*SyncRequest_Applied)(nil),
 		(*SyncRequest_Alive)(nil),
 	}
-	file_gatehouse_control_v1_control_proto_msgTypes[52].OneofWrappers = []any{
+	file_gatehouse_control_v1_control_proto_msgTypes[53].OneofWrappers = []any{
 		(*SyncResponse_Changes)(nil),
 		(*SyncResponse_Snapshot)(nil),
 		(*SyncResponse_Chunk)(nil),
 		(*SyncResponse_Head)(nil),
 	}
-	file_gatehouse_control_v1_control_proto_msgTypes[55].OneofWrappers = []any{
+	file_gatehouse_control_v1_control_proto_msgTypes[56].OneofWrappers = []any{
 		(*Op_SetObject)(nil),
 		(*Op_DeleteObject)(nil),
 		(*Op_SetRelation)(nil),
@@ -4664,7 +4749,7 @@ func file_gatehouse_control_v1_control_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_gatehouse_control_v1_control_proto_rawDesc), len(file_gatehouse_control_v1_control_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   63,
+			NumMessages:   64,
 			NumExtensions: 0,
 			NumServices:   3,
 		},

@@ -53,6 +53,11 @@ const (
 	// PolicyServiceListPromotionsProcedure is the fully-qualified name of the PolicyService's
 	// ListPromotions RPC.
 	PolicyServiceListPromotionsProcedure = "/gatehouse.control.v1.PolicyService/ListPromotions"
+	// PolicyServiceChangeRolloutProcedure is the fully-qualified name of the PolicyService's
+	// ChangeRollout RPC.
+	PolicyServiceChangeRolloutProcedure = "/gatehouse.control.v1.PolicyService/ChangeRollout"
+	// PolicyServiceSetGuardProcedure is the fully-qualified name of the PolicyService's SetGuard RPC.
+	PolicyServiceSetGuardProcedure = "/gatehouse.control.v1.PolicyService/SetGuard"
 	// PolicyServiceListAuditProcedure is the fully-qualified name of the PolicyService's ListAudit RPC.
 	PolicyServiceListAuditProcedure = "/gatehouse.control.v1.PolicyService/ListAudit"
 )
@@ -74,6 +79,10 @@ type PolicyServiceClient interface {
 	GetPolicy(context.Context, *connect.Request[GetPolicyRequest]) (*connect.Response[GetPolicyResponse], error)
 	// ListPromotions lists what an environment was pointed at, the newest first.
 	ListPromotions(context.Context, *connect.Request[ListPromotionsRequest]) (*connect.Response[ListPromotionsResponse], error)
+	// ChangeRollout holds a staged rollout, goes on with it, takes the next stage now, or ends it: the edges go back.
+	ChangeRollout(context.Context, *connect.Request[ChangeRolloutRequest]) (*connect.Response[GetPolicyResponse], error)
+	// SetGuard sets the bounds within which a new revision must stay in an environment's staged rollouts.
+	SetGuard(context.Context, *connect.Request[SetGuardRequest]) (*connect.Response[GetPolicyResponse], error)
 	// ListAudit lists who did, or was refused, what with policies, the newest first. It takes the scope admin.
 	ListAudit(context.Context, *connect.Request[ListAuditRequest]) (*connect.Response[ListAuditResponse], error)
 }
@@ -131,6 +140,18 @@ func NewPolicyServiceClient(httpClient connect.HTTPClient, baseURL string, opts 
 			connect.WithSchema(policyServiceMethods.ByName("ListPromotions")),
 			connect.WithClientOptions(opts...),
 		),
+		changeRollout: connect.NewClient[ChangeRolloutRequest, GetPolicyResponse](
+			httpClient,
+			baseURL+PolicyServiceChangeRolloutProcedure,
+			connect.WithSchema(policyServiceMethods.ByName("ChangeRollout")),
+			connect.WithClientOptions(opts...),
+		),
+		setGuard: connect.NewClient[SetGuardRequest, GetPolicyResponse](
+			httpClient,
+			baseURL+PolicyServiceSetGuardProcedure,
+			connect.WithSchema(policyServiceMethods.ByName("SetGuard")),
+			connect.WithClientOptions(opts...),
+		),
 		listAudit: connect.NewClient[ListAuditRequest, ListAuditResponse](
 			httpClient,
 			baseURL+PolicyServiceListAuditProcedure,
@@ -149,6 +170,8 @@ type policyServiceClient struct {
 	rollback       *connect.Client[RollbackRequest, PromoteResponse]
 	getPolicy      *connect.Client[GetPolicyRequest, GetPolicyResponse]
 	listPromotions *connect.Client[ListPromotionsRequest, ListPromotionsResponse]
+	changeRollout  *connect.Client[ChangeRolloutRequest, GetPolicyResponse]
+	setGuard       *connect.Client[SetGuardRequest, GetPolicyResponse]
 	listAudit      *connect.Client[ListAuditRequest, ListAuditResponse]
 }
 
@@ -187,6 +210,16 @@ func (c *policyServiceClient) ListPromotions(ctx context.Context, req *connect.R
 	return c.listPromotions.CallUnary(ctx, req)
 }
 
+// ChangeRollout calls gatehouse.control.v1.PolicyService.ChangeRollout.
+func (c *policyServiceClient) ChangeRollout(ctx context.Context, req *connect.Request[ChangeRolloutRequest]) (*connect.Response[GetPolicyResponse], error) {
+	return c.changeRollout.CallUnary(ctx, req)
+}
+
+// SetGuard calls gatehouse.control.v1.PolicyService.SetGuard.
+func (c *policyServiceClient) SetGuard(ctx context.Context, req *connect.Request[SetGuardRequest]) (*connect.Response[GetPolicyResponse], error) {
+	return c.setGuard.CallUnary(ctx, req)
+}
+
 // ListAudit calls gatehouse.control.v1.PolicyService.ListAudit.
 func (c *policyServiceClient) ListAudit(ctx context.Context, req *connect.Request[ListAuditRequest]) (*connect.Response[ListAuditResponse], error) {
 	return c.listAudit.CallUnary(ctx, req)
@@ -209,6 +242,10 @@ type PolicyServiceHandler interface {
 	GetPolicy(context.Context, *connect.Request[GetPolicyRequest]) (*connect.Response[GetPolicyResponse], error)
 	// ListPromotions lists what an environment was pointed at, the newest first.
 	ListPromotions(context.Context, *connect.Request[ListPromotionsRequest]) (*connect.Response[ListPromotionsResponse], error)
+	// ChangeRollout holds a staged rollout, goes on with it, takes the next stage now, or ends it: the edges go back.
+	ChangeRollout(context.Context, *connect.Request[ChangeRolloutRequest]) (*connect.Response[GetPolicyResponse], error)
+	// SetGuard sets the bounds within which a new revision must stay in an environment's staged rollouts.
+	SetGuard(context.Context, *connect.Request[SetGuardRequest]) (*connect.Response[GetPolicyResponse], error)
 	// ListAudit lists who did, or was refused, what with policies, the newest first. It takes the scope admin.
 	ListAudit(context.Context, *connect.Request[ListAuditRequest]) (*connect.Response[ListAuditResponse], error)
 }
@@ -262,6 +299,18 @@ func NewPolicyServiceHandler(svc PolicyServiceHandler, opts ...connect.HandlerOp
 		connect.WithSchema(policyServiceMethods.ByName("ListPromotions")),
 		connect.WithHandlerOptions(opts...),
 	)
+	policyServiceChangeRolloutHandler := connect.NewUnaryHandler(
+		PolicyServiceChangeRolloutProcedure,
+		svc.ChangeRollout,
+		connect.WithSchema(policyServiceMethods.ByName("ChangeRollout")),
+		connect.WithHandlerOptions(opts...),
+	)
+	policyServiceSetGuardHandler := connect.NewUnaryHandler(
+		PolicyServiceSetGuardProcedure,
+		svc.SetGuard,
+		connect.WithSchema(policyServiceMethods.ByName("SetGuard")),
+		connect.WithHandlerOptions(opts...),
+	)
 	policyServiceListAuditHandler := connect.NewUnaryHandler(
 		PolicyServiceListAuditProcedure,
 		svc.ListAudit,
@@ -284,6 +333,10 @@ func NewPolicyServiceHandler(svc PolicyServiceHandler, opts ...connect.HandlerOp
 			policyServiceGetPolicyHandler.ServeHTTP(w, r)
 		case PolicyServiceListPromotionsProcedure:
 			policyServiceListPromotionsHandler.ServeHTTP(w, r)
+		case PolicyServiceChangeRolloutProcedure:
+			policyServiceChangeRolloutHandler.ServeHTTP(w, r)
+		case PolicyServiceSetGuardProcedure:
+			policyServiceSetGuardHandler.ServeHTTP(w, r)
 		case PolicyServiceListAuditProcedure:
 			policyServiceListAuditHandler.ServeHTTP(w, r)
 		default:
@@ -321,6 +374,14 @@ func (UnimplementedPolicyServiceHandler) GetPolicy(context.Context, *connect.Req
 
 func (UnimplementedPolicyServiceHandler) ListPromotions(context.Context, *connect.Request[ListPromotionsRequest]) (*connect.Response[ListPromotionsResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("gatehouse.control.v1.PolicyService.ListPromotions is not implemented"))
+}
+
+func (UnimplementedPolicyServiceHandler) ChangeRollout(context.Context, *connect.Request[ChangeRolloutRequest]) (*connect.Response[GetPolicyResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("gatehouse.control.v1.PolicyService.ChangeRollout is not implemented"))
+}
+
+func (UnimplementedPolicyServiceHandler) SetGuard(context.Context, *connect.Request[SetGuardRequest]) (*connect.Response[GetPolicyResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("gatehouse.control.v1.PolicyService.SetGuard is not implemented"))
 }
 
 func (UnimplementedPolicyServiceHandler) ListAudit(context.Context, *connect.Request[ListAuditRequest]) (*connect.Response[ListAuditResponse], error) {

@@ -920,7 +920,12 @@ type PromoteRequest struct {
 	Revision    string                 `protobuf:"bytes,2,opt,name=revision,proto3" json:"revision,omitempty"` // its digest, or at least 8 digits of it
 	Message     string                 `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`   // why
 	// The digest that the environment must point at now; "none": at nothing yet. "": whatever it points at.
-	Expected      string `protobuf:"bytes,4,opt,name=expected,proto3" json:"expected,omitempty"`
+	Expected string `protobuf:"bytes,4,opt,name=expected,proto3" json:"expected,omitempty"`
+	// Instead of everywhere at once: a number of edges (1), a share (10%), or all, one after the other. Needs a revision that
+	// is promoted already, which the others keep.
+	Stages []string `protobuf:"bytes,5,rep,name=stages,proto3" json:"stages,omitempty"`
+	// How long a stage lasts before the next one begins by itself; 0: until ChangeRollout takes the next.
+	EverySeconds  int64 `protobuf:"varint,6,opt,name=every_seconds,json=everySeconds,proto3" json:"every_seconds,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -981,6 +986,20 @@ func (x *PromoteRequest) GetExpected() string {
 		return x.Expected
 	}
 	return ""
+}
+
+func (x *PromoteRequest) GetStages() []string {
+	if x != nil {
+		return x.Stages
+	}
+	return nil
+}
+
+func (x *PromoteRequest) GetEverySeconds() int64 {
+	if x != nil {
+		return x.EverySeconds
+	}
+	return 0
 }
 
 type RollbackRequest struct {
@@ -1045,8 +1064,9 @@ func (x *RollbackRequest) GetExpected() string {
 
 type PromoteResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Promotion     *Promotion             `protobuf:"bytes,1,opt,name=promotion,proto3" json:"promotion,omitempty"`
-	Changed       bool                   `protobuf:"varint,2,opt,name=changed,proto3" json:"changed,omitempty"` // false: it pointed there already
+	Promotion     *Promotion             `protobuf:"bytes,1,opt,name=promotion,proto3" json:"promotion,omitempty"` // of a rollout that begins: the one that it starts from
+	Rollout       *Rollout               `protobuf:"bytes,3,opt,name=rollout,proto3" json:"rollout,omitempty"`     // that begins; none: it is promoted everywhere
+	Changed       bool                   `protobuf:"varint,2,opt,name=changed,proto3" json:"changed,omitempty"`    // false: it pointed there already
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1084,6 +1104,13 @@ func (*PromoteResponse) Descriptor() ([]byte, []int) {
 func (x *PromoteResponse) GetPromotion() *Promotion {
 	if x != nil {
 		return x.Promotion
+	}
+	return nil
+}
+
+func (x *PromoteResponse) GetRollout() *Rollout {
+	if x != nil {
+		return x.Rollout
 	}
 	return nil
 }
@@ -1244,6 +1271,8 @@ type GetPolicyResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Promotion     *Promotion             `protobuf:"bytes,1,opt,name=promotion,proto3" json:"promotion,omitempty"` // the last one; none: nothing was promoted yet
 	Edges         []*EdgePolicy          `protobuf:"bytes,2,rep,name=edges,proto3" json:"edges,omitempty"`         // that are connected
+	Rollout       *Rollout               `protobuf:"bytes,3,opt,name=rollout,proto3" json:"rollout,omitempty"`     // none: there is none under way
+	Guard         *Guard                 `protobuf:"bytes,4,opt,name=guard,proto3" json:"guard,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1292,20 +1321,340 @@ func (x *GetPolicyResponse) GetEdges() []*EdgePolicy {
 	return nil
 }
 
+func (x *GetPolicyResponse) GetRollout() *Rollout {
+	if x != nil {
+		return x.Rollout
+	}
+	return nil
+}
+
+func (x *GetPolicyResponse) GetGuard() *Guard {
+	if x != nil {
+		return x.Guard
+	}
+	return nil
+}
+
+// Rollout is a revision on its way to all edges of an environment.
+type Rollout struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Revision      *Revision              `protobuf:"bytes,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	Stages        []string               `protobuf:"bytes,2,rep,name=stages,proto3" json:"stages,omitempty"`
+	Stage         int32                  `protobuf:"varint,3,opt,name=stage,proto3" json:"stage,omitempty"`  // the index of the present one
+	State         string                 `protobuf:"bytes,4,opt,name=state,proto3" json:"state,omitempty"`   // running or held
+	Reason        string                 `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"` // why it is held
+	Since         *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=since,proto3" json:"since,omitempty"`   // when the stage began
+	EverySeconds  int64                  `protobuf:"varint,7,opt,name=every_seconds,json=everySeconds,proto3" json:"every_seconds,omitempty"`
+	Actor         string                 `protobuf:"bytes,8,opt,name=actor,proto3" json:"actor,omitempty"`
+	Message       string                 `protobuf:"bytes,9,opt,name=message,proto3" json:"message,omitempty"`
+	New           *PolicyCounts          `protobuf:"bytes,10,opt,name=new,proto3" json:"new,omitempty"` // at the edges that have the revision, since they have it
+	Old           *PolicyCounts          `protobuf:"bytes,11,opt,name=old,proto3" json:"old,omitempty"` // at the others, or of the revision before where there are none
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Rollout) Reset() {
+	*x = Rollout{}
+	mi := &file_gatehouse_control_v1_policy_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Rollout) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Rollout) ProtoMessage() {}
+
+func (x *Rollout) ProtoReflect() protoreflect.Message {
+	mi := &file_gatehouse_control_v1_policy_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Rollout.ProtoReflect.Descriptor instead.
+func (*Rollout) Descriptor() ([]byte, []int) {
+	return file_gatehouse_control_v1_policy_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *Rollout) GetRevision() *Revision {
+	if x != nil {
+		return x.Revision
+	}
+	return nil
+}
+
+func (x *Rollout) GetStages() []string {
+	if x != nil {
+		return x.Stages
+	}
+	return nil
+}
+
+func (x *Rollout) GetStage() int32 {
+	if x != nil {
+		return x.Stage
+	}
+	return 0
+}
+
+func (x *Rollout) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *Rollout) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *Rollout) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+func (x *Rollout) GetEverySeconds() int64 {
+	if x != nil {
+		return x.EverySeconds
+	}
+	return 0
+}
+
+func (x *Rollout) GetActor() string {
+	if x != nil {
+		return x.Actor
+	}
+	return ""
+}
+
+func (x *Rollout) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+func (x *Rollout) GetNew() *PolicyCounts {
+	if x != nil {
+		return x.New
+	}
+	return nil
+}
+
+func (x *Rollout) GetOld() *PolicyCounts {
+	if x != nil {
+		return x.Old
+	}
+	return nil
+}
+
+// Guard are bounds for a revision on its way, compared with the one before. Zero: the default.
+type Guard struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Errors        float64                `protobuf:"fixed64,1,opt,name=errors,proto3" json:"errors,omitempty"`   // most share of decisions that fail, beyond that of the one before; default 0.01
+	Denied        float64                `protobuf:"fixed64,2,opt,name=denied,proto3" json:"denied,omitempty"`   // likewise of denials; default 0.1
+	Latency       float64                `protobuf:"fixed64,3,opt,name=latency,proto3" json:"latency,omitempty"` // most mean time of a decision, as a multiple of that of the one before; default 5
+	Least         uint64                 `protobuf:"varint,4,opt,name=least,proto3" json:"least,omitempty"`      // decisions before anything is compared; default 100
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Guard) Reset() {
+	*x = Guard{}
+	mi := &file_gatehouse_control_v1_policy_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Guard) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Guard) ProtoMessage() {}
+
+func (x *Guard) ProtoReflect() protoreflect.Message {
+	mi := &file_gatehouse_control_v1_policy_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Guard.ProtoReflect.Descriptor instead.
+func (*Guard) Descriptor() ([]byte, []int) {
+	return file_gatehouse_control_v1_policy_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *Guard) GetErrors() float64 {
+	if x != nil {
+		return x.Errors
+	}
+	return 0
+}
+
+func (x *Guard) GetDenied() float64 {
+	if x != nil {
+		return x.Denied
+	}
+	return 0
+}
+
+func (x *Guard) GetLatency() float64 {
+	if x != nil {
+		return x.Latency
+	}
+	return 0
+}
+
+func (x *Guard) GetLeast() uint64 {
+	if x != nil {
+		return x.Least
+	}
+	return 0
+}
+
+type ChangeRolloutRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Environment   string                 `protobuf:"bytes,1,opt,name=environment,proto3" json:"environment,omitempty"`
+	Action        string                 `protobuf:"bytes,2,opt,name=action,proto3" json:"action,omitempty"` // hold, resume, next or abort
+	Message       string                 `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ChangeRolloutRequest) Reset() {
+	*x = ChangeRolloutRequest{}
+	mi := &file_gatehouse_control_v1_policy_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ChangeRolloutRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ChangeRolloutRequest) ProtoMessage() {}
+
+func (x *ChangeRolloutRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_gatehouse_control_v1_policy_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ChangeRolloutRequest.ProtoReflect.Descriptor instead.
+func (*ChangeRolloutRequest) Descriptor() ([]byte, []int) {
+	return file_gatehouse_control_v1_policy_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *ChangeRolloutRequest) GetEnvironment() string {
+	if x != nil {
+		return x.Environment
+	}
+	return ""
+}
+
+func (x *ChangeRolloutRequest) GetAction() string {
+	if x != nil {
+		return x.Action
+	}
+	return ""
+}
+
+func (x *ChangeRolloutRequest) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+type SetGuardRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Environment   string                 `protobuf:"bytes,1,opt,name=environment,proto3" json:"environment,omitempty"`
+	Guard         *Guard                 `protobuf:"bytes,2,opt,name=guard,proto3" json:"guard,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetGuardRequest) Reset() {
+	*x = SetGuardRequest{}
+	mi := &file_gatehouse_control_v1_policy_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetGuardRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetGuardRequest) ProtoMessage() {}
+
+func (x *SetGuardRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_gatehouse_control_v1_policy_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetGuardRequest.ProtoReflect.Descriptor instead.
+func (*SetGuardRequest) Descriptor() ([]byte, []int) {
+	return file_gatehouse_control_v1_policy_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *SetGuardRequest) GetEnvironment() string {
+	if x != nil {
+		return x.Environment
+	}
+	return ""
+}
+
+func (x *SetGuardRequest) GetGuard() *Guard {
+	if x != nil {
+		return x.Guard
+	}
+	return nil
+}
+
 // EdgePolicy is what an edge has in force.
 type EdgePolicy struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Edge          string                 `protobuf:"bytes,1,opt,name=edge,proto3" json:"edge,omitempty"`
 	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
 	Revision      string                 `protobuf:"bytes,3,opt,name=revision,proto3" json:"revision,omitempty"` // digest; "": none of control's
-	Current       bool                   `protobuf:"varint,4,opt,name=current,proto3" json:"current,omitempty"`  // it is the one that is promoted
+	Current       bool                   `protobuf:"varint,4,opt,name=current,proto3" json:"current,omitempty"`  // it is the one that this edge is to have
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *EdgePolicy) Reset() {
 	*x = EdgePolicy{}
-	mi := &file_gatehouse_control_v1_policy_proto_msgTypes[19]
+	mi := &file_gatehouse_control_v1_policy_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1317,7 +1666,7 @@ func (x *EdgePolicy) String() string {
 func (*EdgePolicy) ProtoMessage() {}
 
 func (x *EdgePolicy) ProtoReflect() protoreflect.Message {
-	mi := &file_gatehouse_control_v1_policy_proto_msgTypes[19]
+	mi := &file_gatehouse_control_v1_policy_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1330,7 +1679,7 @@ func (x *EdgePolicy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EdgePolicy.ProtoReflect.Descriptor instead.
 func (*EdgePolicy) Descriptor() ([]byte, []int) {
-	return file_gatehouse_control_v1_policy_proto_rawDescGZIP(), []int{19}
+	return file_gatehouse_control_v1_policy_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *EdgePolicy) GetEdge() string {
@@ -1372,7 +1721,7 @@ type ListPromotionsRequest struct {
 
 func (x *ListPromotionsRequest) Reset() {
 	*x = ListPromotionsRequest{}
-	mi := &file_gatehouse_control_v1_policy_proto_msgTypes[20]
+	mi := &file_gatehouse_control_v1_policy_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1384,7 +1733,7 @@ func (x *ListPromotionsRequest) String() string {
 func (*ListPromotionsRequest) ProtoMessage() {}
 
 func (x *ListPromotionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gatehouse_control_v1_policy_proto_msgTypes[20]
+	mi := &file_gatehouse_control_v1_policy_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1397,7 +1746,7 @@ func (x *ListPromotionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPromotionsRequest.ProtoReflect.Descriptor instead.
 func (*ListPromotionsRequest) Descriptor() ([]byte, []int) {
-	return file_gatehouse_control_v1_policy_proto_rawDescGZIP(), []int{20}
+	return file_gatehouse_control_v1_policy_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ListPromotionsRequest) GetEnvironment() string {
@@ -1431,7 +1780,7 @@ type ListPromotionsResponse struct {
 
 func (x *ListPromotionsResponse) Reset() {
 	*x = ListPromotionsResponse{}
-	mi := &file_gatehouse_control_v1_policy_proto_msgTypes[21]
+	mi := &file_gatehouse_control_v1_policy_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1443,7 +1792,7 @@ func (x *ListPromotionsResponse) String() string {
 func (*ListPromotionsResponse) ProtoMessage() {}
 
 func (x *ListPromotionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_gatehouse_control_v1_policy_proto_msgTypes[21]
+	mi := &file_gatehouse_control_v1_policy_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1456,7 +1805,7 @@ func (x *ListPromotionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPromotionsResponse.ProtoReflect.Descriptor instead.
 func (*ListPromotionsResponse) Descriptor() ([]byte, []int) {
-	return file_gatehouse_control_v1_policy_proto_rawDescGZIP(), []int{21}
+	return file_gatehouse_control_v1_policy_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ListPromotionsResponse) GetPromotions() []*Promotion {
@@ -1483,7 +1832,7 @@ type ListAuditRequest struct {
 
 func (x *ListAuditRequest) Reset() {
 	*x = ListAuditRequest{}
-	mi := &file_gatehouse_control_v1_policy_proto_msgTypes[22]
+	mi := &file_gatehouse_control_v1_policy_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1495,7 +1844,7 @@ func (x *ListAuditRequest) String() string {
 func (*ListAuditRequest) ProtoMessage() {}
 
 func (x *ListAuditRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gatehouse_control_v1_policy_proto_msgTypes[22]
+	mi := &file_gatehouse_control_v1_policy_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1508,7 +1857,7 @@ func (x *ListAuditRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAuditRequest.ProtoReflect.Descriptor instead.
 func (*ListAuditRequest) Descriptor() ([]byte, []int) {
-	return file_gatehouse_control_v1_policy_proto_rawDescGZIP(), []int{22}
+	return file_gatehouse_control_v1_policy_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ListAuditRequest) GetPageSize() int32 {
@@ -1535,7 +1884,7 @@ type ListAuditResponse struct {
 
 func (x *ListAuditResponse) Reset() {
 	*x = ListAuditResponse{}
-	mi := &file_gatehouse_control_v1_policy_proto_msgTypes[23]
+	mi := &file_gatehouse_control_v1_policy_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1547,7 +1896,7 @@ func (x *ListAuditResponse) String() string {
 func (*ListAuditResponse) ProtoMessage() {}
 
 func (x *ListAuditResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_gatehouse_control_v1_policy_proto_msgTypes[23]
+	mi := &file_gatehouse_control_v1_policy_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1560,7 +1909,7 @@ func (x *ListAuditResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAuditResponse.ProtoReflect.Descriptor instead.
 func (*ListAuditResponse) Descriptor() ([]byte, []int) {
-	return file_gatehouse_control_v1_policy_proto_rawDescGZIP(), []int{23}
+	return file_gatehouse_control_v1_policy_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ListAuditResponse) GetEntries() []*AuditEntry {
@@ -1594,7 +1943,7 @@ type AuditEntry struct {
 
 func (x *AuditEntry) Reset() {
 	*x = AuditEntry{}
-	mi := &file_gatehouse_control_v1_policy_proto_msgTypes[24]
+	mi := &file_gatehouse_control_v1_policy_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1606,7 +1955,7 @@ func (x *AuditEntry) String() string {
 func (*AuditEntry) ProtoMessage() {}
 
 func (x *AuditEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_gatehouse_control_v1_policy_proto_msgTypes[24]
+	mi := &file_gatehouse_control_v1_policy_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1619,7 +1968,7 @@ func (x *AuditEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditEntry.ProtoReflect.Descriptor instead.
 func (*AuditEntry) Descriptor() ([]byte, []int) {
-	return file_gatehouse_control_v1_policy_proto_rawDescGZIP(), []int{24}
+	return file_gatehouse_control_v1_policy_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *AuditEntry) GetId() uint64 {
@@ -1682,7 +2031,7 @@ var File_gatehouse_control_v1_policy_proto protoreflect.FileDescriptor
 
 const file_gatehouse_control_v1_policy_proto_rawDesc = "" +
 	"\n" +
-	"!gatehouse/control/v1/policy.proto\x12\x14gatehouse.control.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xde\x02\n" +
+	"!gatehouse/control/v1/policy.proto\x12\x14gatehouse.control.v1\x1a\"gatehouse/control/v1/control.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xde\x02\n" +
 	"\bRevision\x12\x16\n" +
 	"\x06digest\x18\x01 \x01(\tR\x06digest\x12\x18\n" +
 	"\aproject\x18\x02 \x01(\tR\aproject\x12\x18\n" +
@@ -1751,18 +2100,21 @@ const file_gatehouse_control_v1_policy_proto_rawDesc = "" +
 	"\n" +
 	"FileChange\x12\x16\n" +
 	"\x06change\x18\x01 \x01(\tR\x06change\x12\x12\n" +
-	"\x04file\x18\x02 \x01(\tR\x04file\"\x84\x01\n" +
+	"\x04file\x18\x02 \x01(\tR\x04file\"\xc1\x01\n" +
 	"\x0ePromoteRequest\x12 \n" +
 	"\venvironment\x18\x01 \x01(\tR\venvironment\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\tR\brevision\x12\x18\n" +
 	"\amessage\x18\x03 \x01(\tR\amessage\x12\x1a\n" +
-	"\bexpected\x18\x04 \x01(\tR\bexpected\"i\n" +
+	"\bexpected\x18\x04 \x01(\tR\bexpected\x12\x16\n" +
+	"\x06stages\x18\x05 \x03(\tR\x06stages\x12#\n" +
+	"\revery_seconds\x18\x06 \x01(\x03R\feverySeconds\"i\n" +
 	"\x0fRollbackRequest\x12 \n" +
 	"\venvironment\x18\x01 \x01(\tR\venvironment\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12\x1a\n" +
-	"\bexpected\x18\x03 \x01(\tR\bexpected\"j\n" +
+	"\bexpected\x18\x03 \x01(\tR\bexpected\"\xa3\x01\n" +
 	"\x0fPromoteResponse\x12=\n" +
-	"\tpromotion\x18\x01 \x01(\v2\x1f.gatehouse.control.v1.PromotionR\tpromotion\x12\x18\n" +
+	"\tpromotion\x18\x01 \x01(\v2\x1f.gatehouse.control.v1.PromotionR\tpromotion\x127\n" +
+	"\arollout\x18\x03 \x01(\v2\x1d.gatehouse.control.v1.RolloutR\arollout\x12\x18\n" +
 	"\achanged\x18\x02 \x01(\bR\achanged\"\x95\x02\n" +
 	"\tPromotion\x12 \n" +
 	"\venvironment\x18\x01 \x01(\tR\venvironment\x12\x1a\n" +
@@ -1774,10 +2126,37 @@ const file_gatehouse_control_v1_policy_proto_rawDesc = "" +
 	"\amessage\x18\a \x01(\tR\amessage\x12*\n" +
 	"\x02at\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\x02at\"4\n" +
 	"\x10GetPolicyRequest\x12 \n" +
-	"\venvironment\x18\x01 \x01(\tR\venvironment\"\x8a\x01\n" +
+	"\venvironment\x18\x01 \x01(\tR\venvironment\"\xf6\x01\n" +
 	"\x11GetPolicyResponse\x12=\n" +
 	"\tpromotion\x18\x01 \x01(\v2\x1f.gatehouse.control.v1.PromotionR\tpromotion\x126\n" +
-	"\x05edges\x18\x02 \x03(\v2 .gatehouse.control.v1.EdgePolicyR\x05edges\"j\n" +
+	"\x05edges\x18\x02 \x03(\v2 .gatehouse.control.v1.EdgePolicyR\x05edges\x127\n" +
+	"\arollout\x18\x03 \x01(\v2\x1d.gatehouse.control.v1.RolloutR\arollout\x121\n" +
+	"\x05guard\x18\x04 \x01(\v2\x1b.gatehouse.control.v1.GuardR\x05guard\"\x94\x03\n" +
+	"\aRollout\x12:\n" +
+	"\brevision\x18\x01 \x01(\v2\x1e.gatehouse.control.v1.RevisionR\brevision\x12\x16\n" +
+	"\x06stages\x18\x02 \x03(\tR\x06stages\x12\x14\n" +
+	"\x05stage\x18\x03 \x01(\x05R\x05stage\x12\x14\n" +
+	"\x05state\x18\x04 \x01(\tR\x05state\x12\x16\n" +
+	"\x06reason\x18\x05 \x01(\tR\x06reason\x120\n" +
+	"\x05since\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12#\n" +
+	"\revery_seconds\x18\a \x01(\x03R\feverySeconds\x12\x14\n" +
+	"\x05actor\x18\b \x01(\tR\x05actor\x12\x18\n" +
+	"\amessage\x18\t \x01(\tR\amessage\x124\n" +
+	"\x03new\x18\n" +
+	" \x01(\v2\".gatehouse.control.v1.PolicyCountsR\x03new\x124\n" +
+	"\x03old\x18\v \x01(\v2\".gatehouse.control.v1.PolicyCountsR\x03old\"g\n" +
+	"\x05Guard\x12\x16\n" +
+	"\x06errors\x18\x01 \x01(\x01R\x06errors\x12\x16\n" +
+	"\x06denied\x18\x02 \x01(\x01R\x06denied\x12\x18\n" +
+	"\alatency\x18\x03 \x01(\x01R\alatency\x12\x14\n" +
+	"\x05least\x18\x04 \x01(\x04R\x05least\"j\n" +
+	"\x14ChangeRolloutRequest\x12 \n" +
+	"\venvironment\x18\x01 \x01(\tR\venvironment\x12\x16\n" +
+	"\x06action\x18\x02 \x01(\tR\x06action\x12\x18\n" +
+	"\amessage\x18\x03 \x01(\tR\amessage\"f\n" +
+	"\x0fSetGuardRequest\x12 \n" +
+	"\venvironment\x18\x01 \x01(\tR\venvironment\x121\n" +
+	"\x05guard\x18\x02 \x01(\v2\x1b.gatehouse.control.v1.GuardR\x05guard\"j\n" +
 	"\n" +
 	"EdgePolicy\x12\x12\n" +
 	"\x04edge\x18\x01 \x01(\tR\x04edge\x12\x12\n" +
@@ -1808,7 +2187,7 @@ const file_gatehouse_control_v1_policy_proto_rawDesc = "" +
 	"\x06action\x18\x05 \x01(\tR\x06action\x12\x18\n" +
 	"\asubject\x18\x06 \x01(\tR\asubject\x12\x18\n" +
 	"\arefused\x18\a \x01(\bR\arefused\x12\x16\n" +
-	"\x06detail\x18\b \x01(\tR\x06detail2\xa5\x06\n" +
+	"\x06detail\x18\b \x01(\tR\x06detail2\xe7\a\n" +
 	"\rPolicyService\x12e\n" +
 	"\fPushRevision\x12).gatehouse.control.v1.PushRevisionRequest\x1a*.gatehouse.control.v1.PushRevisionResponse\x12h\n" +
 	"\rListRevisions\x12*.gatehouse.control.v1.ListRevisionsRequest\x1a+.gatehouse.control.v1.ListRevisionsResponse\x12h\n" +
@@ -1816,7 +2195,9 @@ const file_gatehouse_control_v1_policy_proto_rawDesc = "" +
 	"\aPromote\x12$.gatehouse.control.v1.PromoteRequest\x1a%.gatehouse.control.v1.PromoteResponse\x12X\n" +
 	"\bRollback\x12%.gatehouse.control.v1.RollbackRequest\x1a%.gatehouse.control.v1.PromoteResponse\x12\\\n" +
 	"\tGetPolicy\x12&.gatehouse.control.v1.GetPolicyRequest\x1a'.gatehouse.control.v1.GetPolicyResponse\x12k\n" +
-	"\x0eListPromotions\x12+.gatehouse.control.v1.ListPromotionsRequest\x1a,.gatehouse.control.v1.ListPromotionsResponse\x12\\\n" +
+	"\x0eListPromotions\x12+.gatehouse.control.v1.ListPromotionsRequest\x1a,.gatehouse.control.v1.ListPromotionsResponse\x12d\n" +
+	"\rChangeRollout\x12*.gatehouse.control.v1.ChangeRolloutRequest\x1a'.gatehouse.control.v1.GetPolicyResponse\x12Z\n" +
+	"\bSetGuard\x12%.gatehouse.control.v1.SetGuardRequest\x1a'.gatehouse.control.v1.GetPolicyResponse\x12\\\n" +
 	"\tListAudit\x12&.gatehouse.control.v1.ListAuditRequest\x1a'.gatehouse.control.v1.ListAuditResponseB\x1bZ\x19gatehouse/control/api;apib\x06proto3"
 
 var (
@@ -1831,7 +2212,7 @@ func file_gatehouse_control_v1_policy_proto_rawDescGZIP() []byte {
 	return file_gatehouse_control_v1_policy_proto_rawDescData
 }
 
-var file_gatehouse_control_v1_policy_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
+var file_gatehouse_control_v1_policy_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
 var file_gatehouse_control_v1_policy_proto_goTypes = []any{
 	(*Revision)(nil),               // 0: gatehouse.control.v1.Revision
 	(*Table)(nil),                  // 1: gatehouse.control.v1.Table
@@ -1852,16 +2233,21 @@ var file_gatehouse_control_v1_policy_proto_goTypes = []any{
 	(*Promotion)(nil),              // 16: gatehouse.control.v1.Promotion
 	(*GetPolicyRequest)(nil),       // 17: gatehouse.control.v1.GetPolicyRequest
 	(*GetPolicyResponse)(nil),      // 18: gatehouse.control.v1.GetPolicyResponse
-	(*EdgePolicy)(nil),             // 19: gatehouse.control.v1.EdgePolicy
-	(*ListPromotionsRequest)(nil),  // 20: gatehouse.control.v1.ListPromotionsRequest
-	(*ListPromotionsResponse)(nil), // 21: gatehouse.control.v1.ListPromotionsResponse
-	(*ListAuditRequest)(nil),       // 22: gatehouse.control.v1.ListAuditRequest
-	(*ListAuditResponse)(nil),      // 23: gatehouse.control.v1.ListAuditResponse
-	(*AuditEntry)(nil),             // 24: gatehouse.control.v1.AuditEntry
-	(*timestamppb.Timestamp)(nil),  // 25: google.protobuf.Timestamp
+	(*Rollout)(nil),                // 19: gatehouse.control.v1.Rollout
+	(*Guard)(nil),                  // 20: gatehouse.control.v1.Guard
+	(*ChangeRolloutRequest)(nil),   // 21: gatehouse.control.v1.ChangeRolloutRequest
+	(*SetGuardRequest)(nil),        // 22: gatehouse.control.v1.SetGuardRequest
+	(*EdgePolicy)(nil),             // 23: gatehouse.control.v1.EdgePolicy
+	(*ListPromotionsRequest)(nil),  // 24: gatehouse.control.v1.ListPromotionsRequest
+	(*ListPromotionsResponse)(nil), // 25: gatehouse.control.v1.ListPromotionsResponse
+	(*ListAuditRequest)(nil),       // 26: gatehouse.control.v1.ListAuditRequest
+	(*ListAuditResponse)(nil),      // 27: gatehouse.control.v1.ListAuditResponse
+	(*AuditEntry)(nil),             // 28: gatehouse.control.v1.AuditEntry
+	(*timestamppb.Timestamp)(nil),  // 29: google.protobuf.Timestamp
+	(*PolicyCounts)(nil),           // 30: gatehouse.control.v1.PolicyCounts
 }
 var file_gatehouse_control_v1_policy_proto_depIdxs = []int32{
-	25, // 0: gatehouse.control.v1.Revision.at:type_name -> google.protobuf.Timestamp
+	29, // 0: gatehouse.control.v1.Revision.at:type_name -> google.protobuf.Timestamp
 	1,  // 1: gatehouse.control.v1.PushRevisionRequest.smoke:type_name -> gatehouse.control.v1.Table
 	0,  // 2: gatehouse.control.v1.PushRevisionResponse.revision:type_name -> gatehouse.control.v1.Revision
 	5,  // 3: gatehouse.control.v1.CheckFailure.problems:type_name -> gatehouse.control.v1.Problem
@@ -1872,34 +2258,46 @@ var file_gatehouse_control_v1_policy_proto_depIdxs = []int32{
 	11, // 8: gatehouse.control.v1.DiffRevisionsResponse.data:type_name -> gatehouse.control.v1.ValueChange
 	12, // 9: gatehouse.control.v1.DiffRevisionsResponse.files:type_name -> gatehouse.control.v1.FileChange
 	16, // 10: gatehouse.control.v1.PromoteResponse.promotion:type_name -> gatehouse.control.v1.Promotion
-	0,  // 11: gatehouse.control.v1.Promotion.revision:type_name -> gatehouse.control.v1.Revision
-	25, // 12: gatehouse.control.v1.Promotion.at:type_name -> google.protobuf.Timestamp
-	16, // 13: gatehouse.control.v1.GetPolicyResponse.promotion:type_name -> gatehouse.control.v1.Promotion
-	19, // 14: gatehouse.control.v1.GetPolicyResponse.edges:type_name -> gatehouse.control.v1.EdgePolicy
-	16, // 15: gatehouse.control.v1.ListPromotionsResponse.promotions:type_name -> gatehouse.control.v1.Promotion
-	24, // 16: gatehouse.control.v1.ListAuditResponse.entries:type_name -> gatehouse.control.v1.AuditEntry
-	25, // 17: gatehouse.control.v1.AuditEntry.at:type_name -> google.protobuf.Timestamp
-	2,  // 18: gatehouse.control.v1.PolicyService.PushRevision:input_type -> gatehouse.control.v1.PushRevisionRequest
-	6,  // 19: gatehouse.control.v1.PolicyService.ListRevisions:input_type -> gatehouse.control.v1.ListRevisionsRequest
-	8,  // 20: gatehouse.control.v1.PolicyService.DiffRevisions:input_type -> gatehouse.control.v1.DiffRevisionsRequest
-	13, // 21: gatehouse.control.v1.PolicyService.Promote:input_type -> gatehouse.control.v1.PromoteRequest
-	14, // 22: gatehouse.control.v1.PolicyService.Rollback:input_type -> gatehouse.control.v1.RollbackRequest
-	17, // 23: gatehouse.control.v1.PolicyService.GetPolicy:input_type -> gatehouse.control.v1.GetPolicyRequest
-	20, // 24: gatehouse.control.v1.PolicyService.ListPromotions:input_type -> gatehouse.control.v1.ListPromotionsRequest
-	22, // 25: gatehouse.control.v1.PolicyService.ListAudit:input_type -> gatehouse.control.v1.ListAuditRequest
-	3,  // 26: gatehouse.control.v1.PolicyService.PushRevision:output_type -> gatehouse.control.v1.PushRevisionResponse
-	7,  // 27: gatehouse.control.v1.PolicyService.ListRevisions:output_type -> gatehouse.control.v1.ListRevisionsResponse
-	9,  // 28: gatehouse.control.v1.PolicyService.DiffRevisions:output_type -> gatehouse.control.v1.DiffRevisionsResponse
-	15, // 29: gatehouse.control.v1.PolicyService.Promote:output_type -> gatehouse.control.v1.PromoteResponse
-	15, // 30: gatehouse.control.v1.PolicyService.Rollback:output_type -> gatehouse.control.v1.PromoteResponse
-	18, // 31: gatehouse.control.v1.PolicyService.GetPolicy:output_type -> gatehouse.control.v1.GetPolicyResponse
-	21, // 32: gatehouse.control.v1.PolicyService.ListPromotions:output_type -> gatehouse.control.v1.ListPromotionsResponse
-	23, // 33: gatehouse.control.v1.PolicyService.ListAudit:output_type -> gatehouse.control.v1.ListAuditResponse
-	26, // [26:34] is the sub-list for method output_type
-	18, // [18:26] is the sub-list for method input_type
-	18, // [18:18] is the sub-list for extension type_name
-	18, // [18:18] is the sub-list for extension extendee
-	0,  // [0:18] is the sub-list for field type_name
+	19, // 11: gatehouse.control.v1.PromoteResponse.rollout:type_name -> gatehouse.control.v1.Rollout
+	0,  // 12: gatehouse.control.v1.Promotion.revision:type_name -> gatehouse.control.v1.Revision
+	29, // 13: gatehouse.control.v1.Promotion.at:type_name -> google.protobuf.Timestamp
+	16, // 14: gatehouse.control.v1.GetPolicyResponse.promotion:type_name -> gatehouse.control.v1.Promotion
+	23, // 15: gatehouse.control.v1.GetPolicyResponse.edges:type_name -> gatehouse.control.v1.EdgePolicy
+	19, // 16: gatehouse.control.v1.GetPolicyResponse.rollout:type_name -> gatehouse.control.v1.Rollout
+	20, // 17: gatehouse.control.v1.GetPolicyResponse.guard:type_name -> gatehouse.control.v1.Guard
+	0,  // 18: gatehouse.control.v1.Rollout.revision:type_name -> gatehouse.control.v1.Revision
+	29, // 19: gatehouse.control.v1.Rollout.since:type_name -> google.protobuf.Timestamp
+	30, // 20: gatehouse.control.v1.Rollout.new:type_name -> gatehouse.control.v1.PolicyCounts
+	30, // 21: gatehouse.control.v1.Rollout.old:type_name -> gatehouse.control.v1.PolicyCounts
+	20, // 22: gatehouse.control.v1.SetGuardRequest.guard:type_name -> gatehouse.control.v1.Guard
+	16, // 23: gatehouse.control.v1.ListPromotionsResponse.promotions:type_name -> gatehouse.control.v1.Promotion
+	28, // 24: gatehouse.control.v1.ListAuditResponse.entries:type_name -> gatehouse.control.v1.AuditEntry
+	29, // 25: gatehouse.control.v1.AuditEntry.at:type_name -> google.protobuf.Timestamp
+	2,  // 26: gatehouse.control.v1.PolicyService.PushRevision:input_type -> gatehouse.control.v1.PushRevisionRequest
+	6,  // 27: gatehouse.control.v1.PolicyService.ListRevisions:input_type -> gatehouse.control.v1.ListRevisionsRequest
+	8,  // 28: gatehouse.control.v1.PolicyService.DiffRevisions:input_type -> gatehouse.control.v1.DiffRevisionsRequest
+	13, // 29: gatehouse.control.v1.PolicyService.Promote:input_type -> gatehouse.control.v1.PromoteRequest
+	14, // 30: gatehouse.control.v1.PolicyService.Rollback:input_type -> gatehouse.control.v1.RollbackRequest
+	17, // 31: gatehouse.control.v1.PolicyService.GetPolicy:input_type -> gatehouse.control.v1.GetPolicyRequest
+	24, // 32: gatehouse.control.v1.PolicyService.ListPromotions:input_type -> gatehouse.control.v1.ListPromotionsRequest
+	21, // 33: gatehouse.control.v1.PolicyService.ChangeRollout:input_type -> gatehouse.control.v1.ChangeRolloutRequest
+	22, // 34: gatehouse.control.v1.PolicyService.SetGuard:input_type -> gatehouse.control.v1.SetGuardRequest
+	26, // 35: gatehouse.control.v1.PolicyService.ListAudit:input_type -> gatehouse.control.v1.ListAuditRequest
+	3,  // 36: gatehouse.control.v1.PolicyService.PushRevision:output_type -> gatehouse.control.v1.PushRevisionResponse
+	7,  // 37: gatehouse.control.v1.PolicyService.ListRevisions:output_type -> gatehouse.control.v1.ListRevisionsResponse
+	9,  // 38: gatehouse.control.v1.PolicyService.DiffRevisions:output_type -> gatehouse.control.v1.DiffRevisionsResponse
+	15, // 39: gatehouse.control.v1.PolicyService.Promote:output_type -> gatehouse.control.v1.PromoteResponse
+	15, // 40: gatehouse.control.v1.PolicyService.Rollback:output_type -> gatehouse.control.v1.PromoteResponse
+	18, // 41: gatehouse.control.v1.PolicyService.GetPolicy:output_type -> gatehouse.control.v1.GetPolicyResponse
+	25, // 42: gatehouse.control.v1.PolicyService.ListPromotions:output_type -> gatehouse.control.v1.ListPromotionsResponse
+	18, // 43: gatehouse.control.v1.PolicyService.ChangeRollout:output_type -> gatehouse.control.v1.GetPolicyResponse
+	18, // 44: gatehouse.control.v1.PolicyService.SetGuard:output_type -> gatehouse.control.v1.GetPolicyResponse
+	27, // 45: gatehouse.control.v1.PolicyService.ListAudit:output_type -> gatehouse.control.v1.ListAuditResponse
+	36, // [36:46] is the sub-list for method output_type
+	26, // [26:36] is the sub-list for method input_type
+	26, // [26:26] is the sub-list for extension type_name
+	26, // [26:26] is the sub-list for extension extendee
+	0,  // [0:26] is the sub-list for field type_name
 }
 
 func init() { file_gatehouse_control_v1_policy_proto_init() }
@@ -1907,13 +2305,14 @@ func file_gatehouse_control_v1_policy_proto_init() {
 	if File_gatehouse_control_v1_policy_proto != nil {
 		return
 	}
+	file_gatehouse_control_v1_control_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_gatehouse_control_v1_policy_proto_rawDesc), len(file_gatehouse_control_v1_policy_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   25,
+			NumMessages:   29,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

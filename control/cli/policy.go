@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -229,4 +230,54 @@ func (c *Client) Audit(ctx context.Context, w io.Writer, limit int32, asJSON boo
 		rows = append(rows, []string{a.GetAt().AsTime().Local().Format("2006-01-02 15:04:05"), a.GetAction(), a.GetSubject(), outcome, a.GetActor(), a.GetPeer(), firstLine(a.GetDetail())})
 	}
 	return terminal.Table(w, rows)
+}
+
+// Rollout acts on a staged rollout, and prints it. action "" or show only prints it.
+func (c *Client) Rollout(ctx context.Context, w io.Writer, environment, action, message string, asJSON bool) error {
+	var out *api.GetPolicyResponse
+	var err error
+	if action == "" || action == "show" {
+		out, err = Ask(ctx, c.Policy.GetPolicy, &api.GetPolicyRequest{Environment: environment})
+	} else {
+		out, err = Ask(ctx, c.Policy.ChangeRollout, &api.ChangeRolloutRequest{Environment: environment, Action: action, Message: message})
+	}
+	switch {
+	case err != nil:
+		return err
+	case asJSON:
+		return printJSON(w, out)
+	}
+	r := out.GetRollout()
+	if r == nil {
+		_, err := fmt.Fprintf(w, "%s is at %s, and no rollout is under way\n", environment, cmp.Or(short(out.GetPromotion().GetRevision().GetDigest()), "nothing"))
+		return err
+	}
+	fmt.Fprintf(w, "%s: %s is on its way, stage %s of %s, %s %s\n", environment, short(r.GetRevision().GetDigest()), r.GetStages()[r.GetStage()], strings.Join(r.GetStages(), ","), r.GetState(),
+		terminal.Visible(r.GetReason()))
+	rows := [][]string{{"", "DECISIONS", "DENIED", "FAILED", "MEAN"}}
+	for _, one := range []struct {
+		name string
+		n    *api.PolicyCounts
+	}{{"new", r.GetNew()}, {"before", r.GetOld()}} {
+		mean := "-"
+		if n := one.n.GetDecisions(); n > 0 {
+			mean = terminal.Duration(int64(one.n.GetMicroseconds() * 1000 / n))
+		}
+		rows = append(rows, []string{one.name, terminal.Thousands(one.n.GetDecisions()), terminal.Thousands(one.n.GetDenied()), terminal.Thousands(one.n.GetErrors()), mean})
+	}
+	return terminal.Table(w, rows)
+}
+
+// Guard sets the bounds of an environment's rollouts, and prints them.
+func (c *Client) Guard(ctx context.Context, w io.Writer, environment string, g *api.Guard, asJSON bool) error {
+	out, err := Ask(ctx, c.Policy.SetGuard, &api.SetGuardRequest{Environment: environment, Guard: g})
+	switch {
+	case err != nil:
+		return err
+	case asJSON:
+		return printJSON(w, out.GetGuard())
+	}
+	g = out.GetGuard()
+	_, err = fmt.Fprintf(w, "%s: errors %v, denied %v, latency %v, after %d decisions\n", environment, g.GetErrors(), g.GetDenied(), g.GetLatency(), g.GetLeast())
+	return err
 }

@@ -43,10 +43,17 @@ type Config struct {
 	WithoutDirectory bool
 }
 
+// Counts are what an edge has decided.
+type Counts struct {
+	Decisions, Denied, Errors uint64
+	Took                      time.Duration // all of them together
+}
+
 // State is what an edge tells control about itself.
 type State struct {
 	Degraded []string // what does not work, one sentence each
 	Policy   string   // the revision of control's bundle that is in force; "": none
+	Counts   Counts   // of decisions since that policy was activated
 }
 
 // Status is what a Follower is about.
@@ -87,6 +94,7 @@ type Follower struct {
 // Times of the edge's end.
 const (
 	aliveEvery   = 15 * time.Second
+	newsEvery    = time.Second      // after another policy, and then twice as long each time: a rollout looks at what it does
 	silentAfter  = 35 * time.Second // control sends its head every 10 s
 	firstPause   = 500 * time.Millisecond
 	longestPause = 16 * time.Second

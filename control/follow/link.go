@@ -189,18 +189,23 @@ func (s *stream) say(m *api.SyncRequest) error {
 // alive tells control now and then that this edge is alive, and ends the stream where the certificate is to be renewed.
 func (s *stream) alive(ctx context.Context, stop context.CancelCauseFunc, id *identity) {
 	f := s.link.follower
-	tick := time.NewTicker(aliveEvery)
+	every := aliveEvery
+	tick := time.NewTicker(every)
 	defer tick.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
+			every = min(2*every, aliveEvery)
 		case <-f.news:
+			every = newsEvery
 		}
+		tick.Reset(every)
 		is := f.state()
 		s.mu.Lock()
-		err := s.stream.Send(&api.SyncRequest{Message: &api.SyncRequest_Alive{Alive: &api.Alive{Degraded: is.Degraded, Policy: is.Policy}}})
+		err := s.stream.Send(&api.SyncRequest{Message: &api.SyncRequest_Alive{Alive: &api.Alive{Degraded: is.Degraded, Policy: is.Policy,
+			Counts: &api.PolicyCounts{Decisions: is.Counts.Decisions, Denied: is.Counts.Denied, Errors: is.Counts.Errors, Microseconds: uint64(is.Counts.Took.Microseconds())}}}})
 		s.mu.Unlock()
 		if err != nil {
 			return // the stream has ended, and Receive says why

@@ -20,6 +20,7 @@ type Edge struct {
 
 	// Of an edge that is connected; not stored.
 	Policy           string // the revision of control's bundle that is in force: the beginning of its digest
+	Counts           Counts // of decisions by it
 	WithoutDirectory bool   // it is sent no directory
 }
 

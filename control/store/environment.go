@@ -34,7 +34,9 @@ type Environment struct {
 	wake  chan struct{} // closed with the next change
 
 	promotion *Promotion    // what its policy is; nil: nothing was promoted
-	repointed chan struct{} // closed when that changes
+	rollout   *Rollout      // of another revision, under way; nil: none
+	guard     Guard         // of rollouts
+	repointed chan struct{} // closed when promotion or rollout changes
 }
 
 // Change is one revision.

@@ -244,17 +244,13 @@ func (s *Store) Promote(ctx context.Context, e *Environment, with Promote) (out 
 			out, changed = was, false
 			return nil
 		}
-		p.Sequence, p.Previous, p.At = 1, now, s.with.Clock().UTC().Truncate(time.Millisecond)
-		var previous any
-		if was != nil {
-			p.Sequence, previous = was.Sequence+1, was.Revision.id
+		if is, err := w.underWay(e); err != nil || is {
+			return errorsOr(err, fmt.Errorf("%w: a rollout is under way in %s: end it first (gatehouse control rollout abort)", ErrInvalid, e.Name))
 		}
-		if _, err := w.exec("insert into promotion (environment, sequence, action, revision, previous, actor, message, at) values (?, ?, ?, ?, ?, ?, ?, ?)",
-			e.id, p.Sequence, p.Action, p.Revision.id, previous, p.Actor, p.Message, p.At.UnixMilli()); err != nil {
+		if err := w.promote(e, p); err != nil {
 			return err
 		}
 		out, changed = p, true
-		w.after = append(w.after, func() { e.point(p) })
 		return w.audit(Audit{Actor: with.Actor, Peer: with.Peer, Action: p.Action, Subject: e.Name, Detail: "from " + orNothing(now) + " to " + p.Revision.Digest + ": " + with.Message})
 	})
 	return out, changed, err

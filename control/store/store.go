@@ -254,6 +254,9 @@ func (s *Store) load(ctx context.Context) error {
 			return err
 		}
 		e.hasParts.Store(parts)
+		if err := s.loadRollout(ctx, e); err != nil {
+			return fmt.Errorf("the rollout of %s: %w", r.name, err)
+		}
 		s.add(e)
 	}
 	return nil
