@@ -80,20 +80,31 @@ func TestHostile(t *testing.T) {
 		with.Memory, memory = 1<<30, "MiB of memory|were not done after" // the detector takes most of it, and is slow
 	}
 	c := policies.NewChecker(with)
-	check := func(test string) (*policies.Verdict, error) {
+	with.Time, with.Memory = time.Minute, with.Memory/3 // on a busy machine it takes its time to fill the memory
+	patient := policies.NewChecker(with)
+	check := func(name, test string) (*policies.Verdict, error) {
+		c := c
+		if name == "memory" {
+			c = patient
+		}
+		data := "{}"
+		if name == "memory" {
+			data = "{\"list\": [1" + strings.Repeat(",[1,[2]]", 1<<20) + "]}"
+		}
 		return c.Check(t.Context(), policies.Job{Decision: "envoy/authz/allow", Files: map[string][]byte{
+			"data.json":       []byte(data),
 			"authz.rego":      []byte("package envoy.authz\n\ndefault allow := true\n"),
 			"authz_test.rego": []byte("package authz_test\n\ntest_it if {\n" + test + "\n}\n"),
 		}})
 	}
 	for name, row := range map[string]struct{ test, want string }{
 		"endless":   {"count([1 | some i in numbers.range(1, 100000); some j in numbers.range(1, 100000); i + j < 0]) == 0", "took more than|ran for more than|were not done after"},
-		"memory":    {"x := [y | some i in numbers.range(1, 9000); some j in numbers.range(1, 9000); y := sprintf(\"%5000d\", [i * j])]\ncount(x) == 1", memory},
+		"memory":    {"true", memory},
 		"network":   {"http.send({\"method\": \"GET\", \"url\": \"https://example.com\"}).status_code == 200", "authz_test.rego:4: the built-in http.send is off"},
 		"runtime":   {"opa.runtime().env.HOME", "authz_test.rego:4: the built-in opa.runtime is off"},
 		"time zone": {"time.clock([0, \"Europe/Berlin\"]) == [1, 0, 0]", ""},
 	} {
-		v, err := check(row.test)
+		v, err := check(name, row.test)
 		found := row.want == ""
 		for _, part := range strings.Split(row.want, "|") {
 			found = found || err != nil && strings.Contains(err.Error(), part)
