@@ -9,6 +9,7 @@ import (
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	rpcstatus "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/structpb"
 
 	"gatehouse/gate"
@@ -68,6 +69,9 @@ func headerOptions(headers []gate.HeaderOption) []*corev3.HeaderValueOption {
 	}
 	return out
 }
+
+// Metadata is the dynamic metadata of an Answer in Envoy's wire format, a google.protobuf.Struct.
+func Metadata(a *gate.Answer) ([]byte, error) { return proto.Marshal(dynamicMetadata(a)) }
 
 func dynamicMetadata(a *gate.Answer) *structpb.Struct {
 	fields := make(map[string]*structpb.Value, len(a.Metadata)+1)

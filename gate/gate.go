@@ -140,6 +140,20 @@ type call struct {
 // Check decides about one request. It always answers, and writes exactly one decision-log entry before it returns.
 // When the context ends, work in progress is cancelled and the answer is a denial.
 func (g *Gate) Check(ctx context.Context, req *Request) (answer Answer) {
+	answer, _ = g.check(ctx, req)
+	return answer
+}
+
+// Try is Check for a thread that must not wait, such as a proxy's own. Where a key or an introspection server would have to be waited for it
+// returns false, and has left neither an entry in the log nor a metric: the request is then Check's, on another thread. ctx is one of Trying.
+func (g *Gate) Try(ctx context.Context, req *Request) (answer Answer, decided bool) {
+	return g.check(ctx, req)
+}
+
+// Trying is a context for Try.
+func Trying(ctx context.Context) context.Context { return identity.WithoutWaiting(ctx) }
+
+func (g *Gate) check(ctx context.Context, req *Request) (answer Answer, decided bool) {
 	c := g.begin(req)
 	ctx, span := g.traces.begin(ctx, c)
 	err := g.guard(c, func() (err error) {
@@ -148,6 +162,10 @@ func (g *Gate) Check(ctx context.Context, req *Request) (answer Answer) {
 		}
 		return g.decide(ctx, c)
 	})
+	if errors.Is(err, identity.ErrWouldWait) {
+		g.done(c)
+		return Answer{}, false
+	}
 	if panicked := g.guard(c, func() error { answer, err = c.respond(err); return nil }); panicked != nil {
 		answer, err = Answer{Reason: Internal, Status: Internal.Status(), DecisionID: c.id}, panicked
 	}
@@ -158,7 +176,7 @@ func (g *Gate) Check(ctx context.Context, req *Request) (answer Answer) {
 		g.shadows.offer(v.shadow, c, err)
 	}
 	g.done(c)
-	return answer
+	return answer, true
 }
 
 func (g *Gate) begin(req *Request) *call {

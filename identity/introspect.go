@@ -261,6 +261,10 @@ func (in *introspector) identify(ctx context.Context, auth *clientAuth, tok cred
 		in.mu.Unlock()
 		return id, err
 	}
+	if !mayWait(ctx) {
+		in.mu.Unlock()
+		return Identity{}, ErrWouldWait
+	}
 	f, running := in.flights[sum]
 	if !running {
 		f = &flight{done: make(chan struct{}), err: errAskingFailed} // should the question panic

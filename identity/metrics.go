@@ -31,6 +31,7 @@ const (
 	waitTimeout                   // it took too long
 	waitRefused                   // too many fetches, or too many waiting
 	waitResults
+	waitWould // it must not be waited for; not counted
 )
 
 var waitLabels = [waitResults]string{"", "found", "missing", "timeout", "refused"}

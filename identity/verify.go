@@ -71,11 +71,16 @@ func (v *Verifier) fromCredential(ctx context.Context, keys *Keys, req Request, 
 		return Identity{}, old.refusal
 	}
 	if id, mine, err := v.introspect(ctx, keys, tok, found, now); mine {
-		steps.leave()
-		v.metrics.counted(err)
+		if !errors.Is(err, ErrWouldWait) {
+			steps.leave()
+			v.metrics.counted(err)
+		}
 		return id, err
 	}
 	fresh := v.verify(ctx, keys, tok, found, now, steps)
+	if errors.Is(fresh.refusal, ErrWouldWait) {
+		return Identity{}, fresh.refusal
+	}
 	fresh.hash = hash
 	if fresh.refusal == nil {
 		v.metrics.tokens[tokenVerified].Inc()
@@ -201,6 +206,9 @@ func (v *Verifier) pickKey(ctx context.Context, keys *Keys, iss *issuer, p *pars
 		return key, set, err
 	}
 	newer, result := iss.lookups.find(ctx, p.kid)
+	if result == waitWould {
+		return keyset.Picked{}, nil, ErrWouldWait
+	}
 	v.metrics.waited(result)
 	if newer == nil {
 		return keyset.Picked{}, nil, keyset.ErrUnknownKey

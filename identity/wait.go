@@ -8,7 +8,21 @@ import (
 	"time"
 
 	"gatehouse/identity/keyset"
+	"gatehouse/identity/refusal"
 )
+
+// ErrWouldWait is Identify's with a context of WithoutWaiting, where it would have to wait. It is kept nowhere and counted nowhere.
+var ErrWouldWait = refusal.Unavailable("the credential needs a key or an answer that has to be waited for")
+
+type withoutWaiting struct{}
+
+// WithoutWaiting is a context with which Identify fails with ErrWouldWait instead of waiting for a key that is not known yet, or for an
+// introspection server. It is for threads that must not wait: with another context, elsewhere, Identify then does.
+func WithoutWaiting(ctx context.Context) context.Context {
+	return context.WithValue(ctx, withoutWaiting{}, true)
+}
+
+func mayWait(ctx context.Context) bool { return ctx.Value(withoutWaiting{}) == nil }
 
 // keyFetch is one fetch of an issuer's keys that requests wait for, because their tokens name a key that we do not have.
 type keyFetch struct {
@@ -41,6 +55,9 @@ func (l *keyLookups) find(ctx context.Context, kid string) (*keyset.Set, waitRes
 	arrived := time.Now()
 	result := waitNone
 	for latest := l.latest.Load(); !latest.Has(kid) && !latest.Lost(kid); latest = l.latest.Load() {
+		if !mayWait(ctx) {
+			return nil, waitWould
+		}
 		joined, refused := l.join(kid, arrived)
 		if joined == nil {
 			if result == waitNone && refused {

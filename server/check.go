@@ -45,7 +45,7 @@ func Check(ctx context.Context, with Config) (f Findings, err error) {
 	if err == nil {
 		_ = flush(ctx) // there is nothing to flush
 	}
-	found.Add("listen", ValidateListen(cfg.Listen))
+	found.Add("listen", with.validateListen(cfg.Listen))
 	temporary, err := os.MkdirTemp("", "gatehouse-check-")
 	if err != nil {
 		return f, err

@@ -14,10 +14,23 @@ import (
 
 // ValidateListen checks all that can be known before listening.
 func ValidateListen(c config.Listen) error {
-	var errs []error
+	err := validateRest(c)
 	if len(c.GRPC) == 0 && c.HTTP == nil {
-		errs = append(errs, config.Wrong("listen.grpc", "give at least one address, or listen.http"))
+		err = errors.Join(config.Wrong("listen.grpc", "give at least one address, or listen.http"), err)
 	}
+	return err
+}
+
+// validateListen is ValidateListen; a proxy that asks by itself needs no address to ask at.
+func (c Config) validateListen(listen config.Listen) error {
+	if c.Embedded {
+		return validateRest(listen)
+	}
+	return ValidateListen(listen)
+}
+
+func validateRest(c config.Listen) error {
+	var errs []error
 	if c.HTTP != nil {
 		errs = append(errs, validateHTTP(c.HTTP))
 	}

@@ -27,7 +27,7 @@ func (s *Server) reload(until, ctx context.Context) error {
 		}
 		found := doc.Problems()
 		found.Add("log", validateLog(cfg.Log))
-		found.Add("listen", ValidateListen(cfg.Listen))
+		found.Add("listen", s.with.validateListen(cfg.Listen))
 		wanted := cfg.StateDir
 		cfg.StateDir = s.config.StateDir // what is kept there belongs to this process until it ends
 		active, err := s.node.Reload(ctx, cfg, found)

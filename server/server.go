@@ -48,6 +48,9 @@ type Config struct {
 	Console             bool
 	// WaitForPolicy starts without a policy, or a directory, that can be used, and answers not_ready until there is one.
 	WaitForPolicy bool
+	// Embedded says that the process is a proxy's, which asks Gate by itself: listen.grpc and listen.http are not opened, and signals, the
+	// memory limit and the number of threads are left to the process.
+	Embedded bool
 	// Smoke is [edge.Config.Smoke].
 	Smoke func(*config.Config) (func(context.Context, *gate.Gate) error, error)
 }
@@ -60,6 +63,9 @@ func (c Config) read() (*config.Config, *config.Document, error) {
 	}
 	if _, said := doc.Lines["log.format"]; c.Console && !said {
 		cfg.Log.Format = "console"
+	}
+	if c.Embedded {
+		cfg.Listen.GRPC, cfg.Listen.HTTP = nil, nil
 	}
 	cfg.Log.Level, cfg.Log.Format = cmp.Or(c.LogLevel, cfg.Log.Level), cmp.Or(c.LogFormat, cfg.Log.Format)
 	return cfg, doc, nil
@@ -122,12 +128,17 @@ func New(ctx context.Context, with Config) (_ *Server, err error) {
 	panics.SetReporter(func(e panics.Event) {
 		s.logger.Error("recovered from a panic", zap.String("where", e.Where), zap.Any("panic", e.Value), zap.Uint64("not_said_before", e.More), zap.ByteString("stack", e.Stack))
 	})
-	limitMemory(s.logger, memlimit.FromCgroup)
+	busy := s.cores.begin
+	if with.Embedded {
+		busy = nil
+	} else {
+		limitMemory(s.logger, memlimit.FromCgroup)
+	}
 	var traces *gate.Traces
 	traces, s.flushTraces, err = buildTraces(ctx, cfg.Traces, with.Version)
 	found.Add("traces", err)
-	found.Add("listen", ValidateListen(cfg.Listen))
-	s.node, err = edge.New(ctx, edge.Config{Config: cfg, Found: found, Failed: s.failed, Busy: s.cores.begin, RefuseBroken: !with.WaitForPolicy, Smoke: with.Smoke, Version: with.Version,
+	found.Add("listen", with.validateListen(cfg.Listen))
+	s.node, err = edge.New(ctx, edge.Config{Config: cfg, Found: found, Failed: s.failed, Busy: busy, RefuseBroken: !with.WaitForPolicy, Smoke: with.Smoke, Version: with.Version,
 		Gate: gate.Config{Logger: s.logger, Traces: traces, Registerer: s.registry, OnPublish: s.published}})
 	if err != nil {
 		return nil, err
@@ -159,6 +170,9 @@ func New(ctx context.Context, with Config) (_ *Server, err error) {
 	return s, nil
 }
 
+// Ready is closed when Gate uses the configuration.
+func (s *Server) Ready() <-chan struct{} { return s.node.Ready() }
+
 // Gate is what decides.
 func (s *Server) Gate() *gate.Gate { return s.node.Gate() }
 
@@ -175,7 +189,9 @@ func (s *Server) published(v *gate.View) {
 // Run serves until ctx ends, then drains: not serving, no new connections, requests under way end, the decision log is
 // written out.
 func (s *Server) Run(ctx context.Context) error {
-	signal.Ignore(syscall.SIGPIPE) // or the end of whoever reads standard error or output would be ours
+	if !s.with.Embedded {
+		signal.Ignore(syscall.SIGPIPE) // or the end of whoever reads standard error or output would be ours
+	}
 	// Everything behind the listeners outlives ctx: it is needed until the last request under way has its answer.
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
