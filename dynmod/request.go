@@ -93,8 +93,11 @@ func (f *Filter) request(raw *Raw) (req *gate.Request, path string) {
 	req.Source.Address, req.Destination.Address = c.address(raw.Source), c.address(raw.Destination)
 	if t := raw.TLS; t != nil {
 		req.Source.Principal, req.Destination.Principal = c.text(t.Peer.principal()), c.text(t.Local.principal())
-		if f.settings.IncludeTLSSession {
-			req.TLS = &gate.TLSSession{SNI: c.text(t.SNI)}
+	}
+	if f.settings.IncludeTLSSession {
+		req.TLS = &gate.TLSSession{}
+		if t := raw.TLS; t != nil {
+			req.TLS.SNI = c.text(t.SNI)
 		}
 	}
 	req.Size = int64(raw.Received)

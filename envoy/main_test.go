@@ -20,6 +20,10 @@ const root = ".."
 // What TestMain prepares: the binary under test, built with the race detector, and the real Envoy.
 var gatehouseBinary, envoyBinary string
 
+// moduleDir is the folder of a libgatehouse.so that the tests are to run with, in the place of gatehouse serve; empty: none. make test-module-suite
+// sets it.
+var moduleDir = os.Getenv("GATEHOUSE_MODULE_DIR")
+
 func TestMain(m *testing.M) { os.Exit(run(m)) }
 
 func run(m *testing.M) int {
@@ -31,11 +35,13 @@ func run(m *testing.M) int {
 		return fail(err)
 	}
 	defer os.RemoveAll(dir)
-	gatehouseBinary = filepath.Join(dir, "gatehouse")
-	build := exec.Command("go", "build", "-race", "-o", gatehouseBinary, "./cmd/gatehouse")
-	build.Dir, build.Stdout, build.Stderr = root, os.Stderr, os.Stderr
-	if err := build.Run(); err != nil {
-		return fail(fmt.Errorf("building gatehouse: %w", err))
+	if gatehouseBinary = os.Getenv("GATEHOUSE_BINARY"); gatehouseBinary == "" {
+		gatehouseBinary = filepath.Join(dir, "gatehouse")
+		build := exec.Command("go", "build", "-race", "-o", gatehouseBinary, "./cmd/gatehouse")
+		build.Dir, build.Stdout, build.Stderr = root, os.Stderr, os.Stderr
+		if err := build.Run(); err != nil {
+			return fail(fmt.Errorf("building gatehouse: %w", err))
+		}
 	}
 	envoyBinary, err = sandbox.Prepare(context.Background(), root, func(s string) { fmt.Fprintln(os.Stderr, s) })
 	if err != nil {
@@ -61,7 +67,7 @@ func start(t *testing.T, cfg sandbox.Config) *sandbox.Sandbox {
 	cfg.Root, cfg.WorkDir, cfg.HandedOut, cfg.Progress = root, workDir(t), func(token string) { handedOut.add(token) }, func(s string) { t.Log(s) }
 	cfg.Plain, cfg.LongDeadlines = plain(), true
 	if cfg.Authz == "" {
-		cfg.Gatehouse = gatehouseBinary
+		cfg.Gatehouse, cfg.Module = gatehouseBinary, moduleDir
 	}
 	s, err := sandbox.Start(t.Context(), cfg)
 	if err != nil {

@@ -27,6 +27,14 @@ typedef struct {
 
 static gh_text text(const char *s) { return (gh_text){s, strlen(s)}; }
 
+static gh_text header(void *envoy, const char *name) {
+  gh_text value = {NULL, 0};
+  if (!ENVOY(http_get_header)(envoy, REQUEST_HEADERS, text(name), &value, 0, NULL)) value = (gh_text){NULL, 0};
+  return value;
+}
+
+static bool is(gh_text t, const char *word) { return t.len == strlen(word) && strncasecmp(t.ptr, word, t.len) == 0; }
+
 static const char SPACE[] = "envoy.filters.http.ext_authz";
 
 void gh_say(char *message, size_t len) {
@@ -153,7 +161,7 @@ static bool allow(gh_stream *s, void *envoy, const gh_reply *reply) {
   for (const char *before = at; step(&at, end, &op, &name, &value); before = at) {
     switch (op) {
     case SET_REQUEST:
-      ENVOY(http_set_header)(envoy, REQUEST_HEADERS, name, value);
+      ENVOY(http_set_header)(envoy, REQUEST_HEADERS, name, value); // an empty value takes it off: the ABI has no other meaning for one
       break;
     case REMOVE_REQUEST:
       ENVOY(http_set_header)(envoy, REQUEST_HEADERS, name, (gh_text){NULL, 0});
@@ -177,6 +185,34 @@ static bool allow(gh_stream *s, void *envoy, const gh_reply *reply) {
 
 enum { HEADERS_ON_STACK = 64 };
 
+// The status by which gRPC knows an HTTP status. To Envoy a module's answer is a success of gRPC, unless it says otherwise.
+static const char *grpc_status(uint32_t status) {
+  switch (status) {
+  case 400:
+    return "13";
+  case 401:
+    return "16";
+  case 403:
+    return "7";
+  case 404:
+    return "12";
+  case 429:
+  case 502:
+  case 503:
+  case 504:
+    return "14";
+  }
+  return "2";
+}
+
+static bool is_grpc(void *envoy) {
+  static const char grpc[] = "application/grpc";
+  if (!ENVOY(http_get_header)) return true; // an Envoy that is refused: rather one header too many
+  gh_text type = header(envoy, "content-type");
+  size_t n = sizeof grpc - 1;
+  return type.len >= n && strncasecmp(type.ptr, grpc, n) == 0 && (type.len == n || type.ptr[n] == '+' || type.ptr[n] == ';');
+}
+
 // Answers in the application's place. The stream may be gone afterwards.
 static void deny(void *envoy, const gh_reply *reply) {
   gh_header few[HEADERS_ON_STACK], *headers = few;
@@ -184,9 +220,11 @@ static void deny(void *envoy, const gh_reply *reply) {
   gh_text name, value, body = {"", 0};
   size_t n = 0;
   int op;
-  if (reply->headers > HEADERS_ON_STACK && !(headers = malloc(reply->headers * sizeof *headers))) headers = few;
-  size_t most = headers == few ? HEADERS_ON_STACK : reply->headers;
+  bool grpc = is_grpc(envoy);
+  if (reply->headers >= HEADERS_ON_STACK && !(headers = malloc((reply->headers + 1) * sizeof *headers))) headers = few;
+  size_t most = headers == few ? HEADERS_ON_STACK - 1 : reply->headers;
   while (step(&at, end, &op, &name, &value)) {
+    if (op == DENIAL_HEADER && is(name, "grpc-status") && value.len) grpc = false;
     if (op == DENIAL_HEADER && n < most)
       headers[n++] = (gh_header){name, value};
     else if (op == DENIAL_BODY)
@@ -194,6 +232,7 @@ static void deny(void *envoy, const gh_reply *reply) {
     else
       metadata(envoy, op, name, value);
   }
+  if (grpc) headers[n++] = (gh_header){text("grpc-status"), text(grpc_status(reply->status))};
   ENVOY(http_send_response)(envoy, reply->status ? reply->status : 500, headers, n, body, text("gatehouse_denied"));
   if (headers != few) free(headers);
 }
@@ -284,14 +323,6 @@ static int decide(gh_stream *s, void *envoy, bool buffered, bool in_data) {
   if (r.body != pieces) free(r.body);
   return carry_out(s, envoy, &reply);
 }
-
-static gh_text header(void *envoy, const char *name) {
-  gh_text value = {NULL, 0};
-  if (!ENVOY(http_get_header)(envoy, REQUEST_HEADERS, text(name), &value, 0, NULL)) value = (gh_text){NULL, 0};
-  return value;
-}
-
-static bool is(gh_text t, const char *word) { return t.len == strlen(word) && strncasecmp(t.ptr, word, t.len) == 0; }
 
 // Whether a list of words has one.
 static bool lists(gh_text t, const char *word) {

@@ -66,12 +66,24 @@ func (s *Sandbox) writeEnvoyConfig() error {
 		}
 	}
 	value := func(port int) string { return fmt.Sprintf("port_value: %d}", port) }
-	return s.copyConfig("envoy.yaml", map[string]string{
+	err := s.copyConfig("envoy.yaml", map[string]string{
 		value(written.app):        value(s.ports.app),
 		value(written.http):       value(s.ports.http),
 		value(written.envoyAdmin): value(s.ports.envoyAdmin),
 		value(written.grpc):       value(grpc),
 	})
+	if err != nil || s.cfg.Module == "" {
+		return err
+	}
+	text, err := os.ReadFile(s.path("envoy.yaml"))
+	if err != nil {
+		return err
+	}
+	changed, err := InModule(string(text), s.path("gatehouse.yaml"))
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(s.path("envoy.yaml"), []byte(changed), 0o644)
 }
 
 // copyConfig copies one of the application's files to the work directory with each key of changes replaced by its value.

@@ -51,6 +51,8 @@ type Config struct {
 	Gatehouse string
 	// Authz is the host:port of an ext_authz server that the caller runs; then no Gatehouse is started.
 	Authz string
+	// Module is the folder of libgatehouse.so: then Envoy loads it instead of asking a Gatehouse beside it.
+	Module string
 	// Policy fills the policy directory. Default: copies the application's.
 	Policy func(dir string) error
 	// Workers is the number of Envoy's worker threads. Default: 1.
@@ -199,7 +201,7 @@ func (s *Sandbox) launch(tools tools) error {
 	if err != nil {
 		return err
 	}
-	if s.cfg.Gatehouse != "" {
+	if s.cfg.Gatehouse != "" && s.cfg.Module == "" {
 		command := []string{s.cfg.Gatehouse, "serve", "--config", s.path("gatehouse.yaml")}
 		if s.cfg.Plain {
 			command = append(command, "--plain")
@@ -211,7 +213,10 @@ func (s *Sandbox) launch(tools tools) error {
 	}
 	s.envoy, err = startProcess(s.cfg.WorkDir, "envoy", s.cfg.WorkDir,
 		[]string{tools.envoy, "--config-path", s.path("envoy.yaml"), "--concurrency", strconv.Itoa(s.cfg.Workers),
-			"--disable-hot-restart", "--log-level", "warning"})
+			"--disable-hot-restart", "--log-level", "warning"}, "ENVOY_DYNAMIC_MODULES_SEARCH_PATH="+s.cfg.Module)
+	if s.cfg.Module != "" {
+		s.gatehouse = s.envoy
+	}
 	return err
 }
 
