@@ -6,6 +6,7 @@
 //	go run ./hack/bench -gatehouse bin/gatehouse -scale    how the cost grows with callers, rules, roles, data, tokens, headers
 //	go run ./hack/bench -gatehouse bin/gatehouse -log      what the decision log does to latencies, also while a sink hangs
 //	go run ./hack/bench -gatehouse bin/gatehouse -directory  a decision that asks the directory, next to one that does not, while it changes
+//	go run ./hack/bench -gatehouse bin/gatehouse -module bin/libgatehouse.so
 //	go run ./hack/bench -gatehouse bin/gatehouse -swaps 200
 //	go run ./hack/bench -gatehouse bin/gatehouse -soak 30m
 //	go run ./hack/bench -gatehouse bin/gatehouse-pprof -profile
@@ -44,6 +45,7 @@ func main() {
 	logs := flag.Bool("log", false, "measure what the decision log does to latencies instead, also while a sink hangs")
 	directories := flag.Bool("directory", false, "compare a decision that asks the directory with one that does not instead, while it changes")
 	profiles := flag.Bool("profile", false, "say where the CPU goes instead; the binary must be built with -tags pprof")
+	module := flag.String("module", "", "measure this libgatehouse.so in Envoy instead, beside Envoy's own filters and ext_authz")
 	only := flag.String("axis", "", "with -scale: only what has this in its name")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
@@ -53,6 +55,8 @@ func main() {
 	case err != nil:
 	case *noop != "":
 		err = serveNoop(ctx, *noop)
+	case *module != "":
+		err = b.measureModule(ctx, os.Stdout, *module)
 	case *scale:
 		err = b.measureScale(ctx, os.Stdout, *only)
 	case *logs:
