@@ -6,7 +6,7 @@ GORELEASER = github.com/goreleaser/goreleaser/v2@v2.15.1
 CYCLONEDX = github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@v1.10.0
 PROMTOOL = github.com/prometheus/prometheus/cmd/promtool@v0.316.0
 
-.PHONY: wheel test-wheel test-scim test-k8s test-k8s-full help build demo test test-directory test-full test-plain test-keycloak attack-mutations lint check bench bench-json bench-scale bench-swaps bench-log bench-directory bench-directory-edge bench-control bench-decisions test-segments soak profile allocations fuzz docs errors-seen release release-check clean
+.PHONY: module test-module test-module-suite soak-module bench-module wheel test-wheel test-scim test-k8s test-k8s-full help build demo test test-directory test-full test-plain test-keycloak attack-mutations lint check bench bench-json bench-scale bench-swaps bench-log bench-directory bench-directory-edge bench-control bench-decisions test-segments soak profile allocations fuzz docs errors-seen release release-check clean
 
 help:
 	@echo "make demo       see it work: a Flask app, Envoy and Gatehouse, and requests through them"
@@ -22,6 +22,11 @@ help:
 	@echo "make check      lint, known vulnerabilities, tests"
 	@echo "make bench      what a decision costs, next to a server that does not look (bench-json: for machines)"
 	@echo "make bench-scale  how that grows with callers, rules, roles, data, tokens and headers"
+	@echo "make module     bin/libgatehouse.so, the gate inside Envoy (needs a C compiler, Linux with glibc): docs/envoy-module.md"
+	@echo "make test-module  the module in a real Envoy beside gatehouse serve: the same answers, hostile requests, updates and kills"
+	@echo "make test-module-suite  those end-to-end tests that one gatehouse.yaml is enough for, with the module in place of gatehouse serve"
+	@echo "make soak-module  30 minutes of updates under load in Envoy (SOAK=3m for less)"
+	@echo "make bench-module  what the module costs, beside Envoy's own filters and ext_authz"
 	@echo "make bench-log  what the decision log does to latencies, also while one of its sinks hangs"
 	@echo "make bench-directory  what a directory of a million users takes, and what its questions and changes cost (SCALE=0.01 for less)"
 	@echo "make bench-directory-edge  a million users at one edge, beside the Flask example and behind Envoy (SCALE=0.01 for less)"
@@ -188,6 +193,28 @@ bench-swaps: build
 
 bench-log: build
 	go run ./hack/bench -gatehouse bin/gatehouse -log
+
+# The gate inside Envoy: a library for Envoy's dynamic modules. It is a build of its own, as all of its code is compiled position-independent.
+module:
+	mkdir -p bin
+	CGO_ENABLED=1 go build -trimpath -buildmode=c-shared -ldflags="-s -w" -o bin/libgatehouse.so ./cmd/envoymodule
+
+MODULETEST = GATEHOUSE_MODULE=$(CURDIR)/bin/libgatehouse.so GATEHOUSE_BINARY=$(CURDIR)/bin/gatehouse go test -tags module -count=1
+
+test-module: module build
+	$(MODULETEST) -timeout 30m -v ./dynmod/inenvoy
+
+# Without those that run several Gatehouses behind one Envoy, end one while Envoy goes on, or are about nginx, traces and listeners.
+MODULESUITE = TestTwoApps|TestWhatTheApplicationSees|TestAttacksThroughEnvoy|TestBrowserLogsIn|TestExampleEnvoyConfig|TestOrdersPolicy|TestBodiesCannotBeSmuggled|TestDenialsExplainThemselves|TestAmbiguousPathsAreRefused|TestDirectoryDecides|TestDriveExample|TestIdentityHeadersCannotBeForged|TestExampleEnvoyRefusesUnderscores|TestRolesArriveTogether|TestProviderIntrospection|TestEnvoyAppliesRequestHeaders|TestEnvoyAppliesResponseHeaders|TestDenialStatuses|TestDenialsByClient|TestHostilePathsOverHTTP2|TestHostilePathsByRoute|TestHostilePaths|TestPermissionsBehindEnvoy|TestOpenIDProvider|TestProviderRotatesKeysUnderLoad|TestFastAPIExample|TestDjangoExample|TestStreamsAreNotCut|TestFiftySwapsUnderLoad|TestWebSocketsHaveRulesOfTheirOwn
+
+test-module-suite: module build
+	GATEHOUSE_MODULE_DIR=$(CURDIR)/bin GATEHOUSE_BINARY=$(CURDIR)/bin/gatehouse go test -count=1 -timeout 30m -run '^($(MODULESUITE))$$' ./envoy
+
+soak-module: module build
+	SOAK=$(SOAK) $(MODULETEST) -timeout 2h -v -run '^TestUpdatesUnderLoad$$' ./dynmod/inenvoy
+
+bench-module: module build
+	go run ./hack/bench -gatehouse bin/gatehouse -module bin/libgatehouse.so
 
 # Beside a plain Go map and bbolt, which take most of its minutes.
 SCALE = 1

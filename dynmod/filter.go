@@ -27,7 +27,7 @@ var trying = gate.Trying(context.Background())
 
 // slowDecision is a decision that holds up what else Envoy's worker has to do. After one of them other threads decide, for slowFor.
 const (
-	slowDecision = 10 * time.Millisecond
+	slowDecision = 20 * time.Millisecond
 	slowFor      = time.Second
 )
 

@@ -85,6 +85,8 @@ func whoMayImport() (foundations []string, ours map[string][]string) {
 		"gatehouse/authzen":      {"gatehouse/gate", "gatehouse/decisionlog", "gatehouse/identity", "gatehouse/policy", "gatehouse/policy/explain", "gatehouse/routes"},
 		"gatehouse/server": {"gatehouse/control/api", "gatehouse/control/follow", "gatehouse/control/trust", "gatehouse/control/wire", "gatehouse/server/conns", "gatehouse/topaz", "gatehouse/authzen", "gatehouse/bundles", "gatehouse/config", "gatehouse/decisionlog", "gatehouse/edge", "gatehouse/extauthz", "gatehouse/directory/format", "gatehouse/directory/journal", "gatehouse/gate", "gatehouse/identity",
 			"gatehouse/images", "gatehouse/policy", "gatehouse/policy/explain", "gatehouse/routes"},
+		"gatehouse/dynmod": {"gatehouse/server", "gatehouse/control/api", "gatehouse/control/follow", "gatehouse/control/trust", "gatehouse/control/wire", "gatehouse/server/conns", "gatehouse/topaz", "gatehouse/authzen", "gatehouse/bundles", "gatehouse/config", "gatehouse/decisionlog", "gatehouse/edge", "gatehouse/extauthz", "gatehouse/directory/format", "gatehouse/directory/journal", "gatehouse/gate", "gatehouse/identity",
+			"gatehouse/images", "gatehouse/policy", "gatehouse/policy/explain", "gatehouse/routes"},
 		"gatehouse/identity/attack":    {"gatehouse/identity"}, // for tests alone
 		"gatehouse/policy":             {},
 		"gatehouse/policy/bounds":      {},

@@ -66,6 +66,17 @@ func (s *Sandbox) writeEnvoyConfig() error {
 		}
 	}
 	value := func(port int) string { return fmt.Sprintf("port_value: %d}", port) }
+	if own := filepath.Join(s.cfg.App, "envoy-module.yaml"); s.cfg.Module != "" && exists(own) {
+		err := s.copyConfig("envoy-module.yaml", map[string]string{
+			value(written.app):        value(s.ports.app),
+			value(written.http):       value(s.ports.http),
+			value(written.envoyAdmin): value(s.ports.envoyAdmin),
+		})
+		if err != nil {
+			return err
+		}
+		return os.Rename(s.path("envoy-module.yaml"), s.path("envoy.yaml"))
+	}
 	err := s.copyConfig("envoy.yaml", map[string]string{
 		value(written.app):        value(s.ports.app),
 		value(written.http):       value(s.ports.http),
