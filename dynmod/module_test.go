@@ -2,14 +2,19 @@ package dynmod
 
 import (
 	"context"
+	"crypto/ed25519"
+	"encoding/base64"
 	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -337,4 +342,55 @@ func TestSlow(t *testing.T) {
 			t.Error("that is over")
 		}
 	})
+}
+
+// TestUnknownKeyWaits: a token whose key is not here yet is decided elsewhere, and leaves one entry in the log. Others are decided at once.
+func TestUnknownKeyWaits(t *testing.T) {
+	public, private, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var kid atomic.Pointer[string]
+	kid.Store(new("old"))
+	keys := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprintf(w, `{"keys": [{"kty": "OKP", "crv": "Ed25519", "alg": "EdDSA", "kid": %q, "x": %q}]}`, *kid.Load(), base64.RawURLEncoding.EncodeToString(public))
+	}))
+	defer keys.Close()
+	m, _ := newModule(t, ABI)
+	file := node(t, onlyYes)
+	text, _ := os.ReadFile(file)
+	put(t, file, string(text)+fmt.Sprintf("identity: {jwt: [{issuer: http://localhost/i, audiences: [a], keys: {url: %q}}]}\ndecision_log: {file: log.jsonl}\n", keys.URL))
+	f, err := m.Open(file, "", false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	part := func(v any) string {
+		text, _ := json.Marshal(v)
+		return base64.RawURLEncoding.EncodeToString(text)
+	}
+	with := func(kid string) *Raw {
+		signed := part(map[string]any{"alg": "EdDSA", "kid": kid}) + "." + part(map[string]any{"iss": "http://localhost/i", "aud": "a", "sub": "x", "exp": time.Now().Unix() + 3600})
+		raw := get("/yes")
+		raw.Headers = append(raw.Headers, gate.Header{Name: "authorization", Value: "Bearer " + signed + "." + base64.RawURLEncoding.EncodeToString(ed25519.Sign(private, []byte(signed)))})
+		return raw
+	}
+	kid.Store(new("new"))
+	if r := f.Decide(with("old"), nil); r.Verdict != Allow {
+		t.Errorf("a known key: %+v", r)
+	}
+	r := f.Decide(with("new"), nil)
+	if r.Verdict != Wait {
+		t.Fatalf("an unknown key: %+v", r)
+	}
+	woken := make(chan struct{})
+	m.Start(r.Ticket, func() { close(woken) })
+	<-woken
+	if r := m.Take(r.Ticket); r.Verdict != Allow {
+		t.Errorf("once its key is here: %+v", r)
+	}
+	m.Close(f) // which writes the log
+	log, err := os.ReadFile(filepath.Join(filepath.Dir(file), "log.jsonl"))
+	if n := strings.Count(string(log), "\n"); err != nil || n != 2 {
+		t.Errorf("%d entries, want 2: %v", n, err)
+	}
 }
