@@ -197,6 +197,9 @@ func TestTwoApps(t *testing.T) {
 		{"beta.test", "/things/for-beta", "app 200"}, {"beta.test", "/beta/for-beta", "app 200"}, {"beta.test", "/alpha/for-alpha", "gatehouse 403"},
 		{"beta.test", "/things/for-alpha", "gatehouse 403"}, {"x.beta.test", "/things/for-beta", "app 200"}, {"gamma.test", "/things/for-beta", "envoy 404"},
 	} {
+		if moduleDir != "" && c.want == "envoy 404" {
+			c.want = "gatehouse 403" // ext_authz does not ask where Envoy has no route, the module is asked
+		}
 		if got := s.say(t, "GET "+c.path, c.host); got.String() != c.want {
 			t.Errorf("%s%s: %s, want %s: %s", c.host, c.path, got, c.want, got.Body)
 		}

@@ -12,7 +12,7 @@ var (
 	flowItem   = regexp.MustCompile(`\{name: envoy\.filters\.http\.ext_authz, typed_config: \{[^{}]*grpc_service: \{envoy_grpc: \{cluster_name: gatehouse\}, timeout: [0-9.]+s\}\}\}`)
 	bodyLine   = regexp.MustCompile(`(?m)^[^#\n]*(with_request_body: \{[^}]*\})`)
 	timeLine   = regexp.MustCompile(`\btimeout: ([0-9.]+s)`)
-	perRoute   = regexp.MustCompile(`envoy\.filters\.http\.ext_authz: *\{\s*"@type": type\.googleapis\.com/envoy\.extensions\.filters\.http\.ext_authz\.v3\.ExtAuthzPerRoute, *check_settings: *(\{(?:[^{}]|\{[^{}]*\})*\})\s*\}`)
+	perRoute   = regexp.MustCompile(`envoy\.filters\.http\.ext_authz: *\{\s*"@type": type\.googleapis\.com/envoy\.extensions\.filters\.http\.ext_authz\.v3\.ExtAuthzPerRoute,\s*check_settings:\s*(\{(?:[^{}]|\{[^{}]*\})*\})\s*\}`)
 )
 
 const moduleFilter = `{name: gatehouse, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.dynamic_modules.v3.DynamicModuleFilter,
