@@ -294,6 +294,7 @@ func (w *world) config() string {
 func (w *world) listener(v variant, name string, port int, filter string) string {
 	return fmt.Sprintf(`  - LISTENER%[1]s-%[2]s
     address: {socket_address: {address: 127.0.0.1, port_value: %[3]d}}
+    listener_filters: [{name: inspector, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector}}]
     filter_chains:
     - %[5]sfilters:
       - name: envoy.filters.network.http_connection_manager
