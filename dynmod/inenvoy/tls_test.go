@@ -52,7 +52,9 @@ func TestSamePrincipals(t *testing.T) {
 	ca, caKey := issue(t, &x509.Certificate{Subject: pkix.Name{CommonName: "ca"}, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign}, nil, nil)
 	own, ownKey := issue(t, &x509.Certificate{Subject: pkix.Name{CommonName: "server"}, DNSNames: []string{"a.test", "b.test"}}, ca, caKey)
 	w := start(t, plainConfig, map[string]string{"p.rego": denyOdd}, []variant{{name: "tls", filter: "include_tls_session: true", tls: true}}, func(w *world) {
-		block := func(kind string, der []byte) string { return string(pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der})) }
+		block := func(kind string, der []byte) string {
+			return string(pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}))
+		}
 		key, err := x509.MarshalPKCS8PrivateKey(ownKey)
 		if err != nil {
 			t.Fatal(err)
