@@ -10,7 +10,7 @@ import (
 	"gatehouse/policy/rego"
 )
 
-// The rules about conditions that hold, or fail, otherwise than they read. Regal has them under the same names; docs/decisions/0019-lint.md says why
+// The rules about conditions that hold, or fail, otherwise than they read. Regal has them under the same names; docs/decisions/0022-lint.md says why
 // they are written here.
 const (
 	NotInLoop    = "not-equals-in-loop"         // x[_] != y: true as soon as one differs
