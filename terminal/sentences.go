@@ -2,6 +2,7 @@ package terminal
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -9,6 +10,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"reflect"
 	"regexp/syntax"
 	"strings"
 	"syscall"
@@ -60,8 +62,41 @@ func sentence(err error) string {
 		return aboutConnection(e)
 	case *syntax.Error:
 		return fmt.Sprintf("%s in %q", e.Code, e.Expr)
+	case *json.SyntaxError:
+		if strings.HasPrefix(e.Error(), "unexpected end") {
+			return "this is no JSON: it ends too early"
+		}
+		return fmt.Sprintf("this is no JSON: %s at byte %d", strings.TrimSuffix(e.Error(), " looking for beginning of value"), e.Offset)
+	case *json.UnmarshalTypeError:
+		return aboutType(e)
 	}
 	return ""
+}
+
+// aboutType says which JSON value is of a wrong type, without the names of Go's types.
+func aboutType(e *json.UnmarshalTypeError) string {
+	want := "something else"
+	if e.Type != nil {
+		switch e.Type.Kind() {
+		case reflect.Bool:
+			want = "true or false"
+		case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64, reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64:
+			want = "a whole number"
+		case reflect.Float32, reflect.Float64:
+			want = "a number"
+		case reflect.String:
+			want = "a text"
+		case reflect.Slice, reflect.Array:
+			want = "a list"
+		case reflect.Map, reflect.Struct:
+			want = "an object"
+		}
+	}
+	where := ""
+	if e.Field != "" {
+		where = e.Field + ": "
+	}
+	return fmt.Sprintf("%sthe JSON at byte %d is of the type %s, and %s is wanted", where, e.Offset, e.Value, want)
 }
 
 func aboutFile(op, path string, err error) string {

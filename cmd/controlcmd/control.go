@@ -32,6 +32,7 @@ it. serve runs it; the others are its clients and take a token from GATEHOUSE_CO
 
 func serveCommand() *cobra.Command {
 	var with control.Config
+	var log control.Log
 	c := &cobra.Command{
 		Use:     "serve",
 		Short:   "Run the control plane",
@@ -39,12 +40,18 @@ func serveCommand() *cobra.Command {
 		Args:    grammar.NoArguments,
 		RunE: func(c *cobra.Command, _ []string) error {
 			server.PaceGC()
-			return control.Serve(c.Context(), with, c.OutOrStdout(), c.ErrOrStderr())
+			if log.Format == "" && terminal.Is(c.ErrOrStderr()) {
+				log.Format = "console"
+			}
+			log.To = c.ErrOrStderr()
+			return control.Serve(c.Context(), with, c.OutOrStdout(), log)
 		},
 	}
 	c.Flags().StringVar(&with.Dir, "data", "", "folder of the database and the certificate authority; made where it is missing")
 	c.Flags().StringVar(&with.Listen, "listen", "127.0.0.1:8443", "address of the port for clients and edges")
 	c.Flags().StringSliceVar(&with.Names, "name", nil, "further host names and addresses that edges and clients reach it by")
+	c.Flags().StringVar(&log.Level, "log-level", "", "debug, info, warn or error (default: info)")
+	c.Flags().StringVar(&log.Format, "log-format", "", "json or console (default: console on a terminal, else json)")
 	c.Flags().BoolVar(&with.NewAdminToken, "new-admin-token", false, "make another admin token, where the first one is lost or expired")
 	_ = c.MarkFlagRequired("data") // it is defined above
 	return c

@@ -248,7 +248,7 @@ func startControl(t *testing.T) {
 	address, out := freeAddress(t), &output{}
 	ended := make(chan error, 1)
 	go func() {
-		ended <- control.Serve(t.Context(), control.Config{Dir: "control-data", Listen: address}, out, io.Discard)
+		ended <- control.Serve(t.Context(), control.Config{Dir: "control-data", Listen: address}, out, control.Log{To: io.Discard})
 	}()
 	t.Cleanup(func() { <-ended })
 	token := regexp.MustCompile(`GATEHOUSE_CONTROL_TOKEN=(\S+)\n`)

@@ -271,7 +271,7 @@ func matchLines(table *routes.Table, host string, r io.Reader, w, problems io.Wr
 		answer, err := matchLine(table, host, line, err)
 		if err != nil {
 			bad++
-			message := fmt.Sprintf("line %d: %v", number, err)
+			message := fmt.Sprintf("line %d: %s", number, terminal.Sentences(err, err.Error()))
 			fmt.Fprintln(problems, "gatehouse: "+message)
 			answer = map[string]string{"error": message}
 		}
