@@ -163,7 +163,7 @@ func (s *Server) listen(doc *config.Document) error {
 		return nil
 	}
 	s.closeListeners()
-	return fmt.Errorf("cannot listen, nothing was started:\n%w\nanother process may be listening there: change the address, or stop it", errors.Join(errs...))
+	return fmt.Errorf("cannot listen, nothing was started:\n%w\nchange the address, or stop what listens there", errors.Join(errs...))
 }
 
 // closeListeners is for listeners that nobody serves.

@@ -115,7 +115,7 @@ func TestMissingKeysAreNeverGood(t *testing.T) {
 	if code != 1 || !strings.Contains(stdout, "deny 503 unavailable") || !strings.Contains(stderr, "notice: there is no key file "+filepath.Join(dir, "keys.pem")) {
 		t.Errorf("exit code %d:\n%s%s", code, stdout, stderr)
 	}
-	if code, _, stderr := command(t, "serve", "-c", config); code != 2 || !strings.Contains(stderr, "keys.pem: no such file") {
+	if code, _, stderr := command(t, "serve", "-c", config); code != 2 || !strings.Contains(stderr, "keys.file: there is no "+filepath.Join(dir, "keys.pem")) {
 		t.Errorf("serve: exit code %d: %s", code, stderr)
 	}
 }

@@ -109,7 +109,7 @@ func TestControlThatIsNotThere(t *testing.T) {
 		{[]string{"bundle", "rollback"}, 2, "gatehouse.yaml: listen.control is not set"},
 		{[]string{"bundle", "history", "--control", "127.0.0.1:80"}, 2, `"127.0.0.1:80" is not unix:/path.sock`},
 		{[]string{"bundle", "unpin", "--control", "unix:nowhere.sock"}, 2, "is it running"},
-		{[]string{"bundle", "unpin", "--config", "nowhere.yaml"}, 2, "nowhere.yaml: no such file"},
+		{[]string{"bundle", "unpin", "--config", "nowhere.yaml"}, 2, "there is no nowhere.yaml"},
 		{[]string{"bundle", "nothing"}, 2, "unknown command"},
 	}
 	for _, test := range tests {

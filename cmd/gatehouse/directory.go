@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -113,6 +114,9 @@ func (f *directoryFlags) load(c *cobra.Command, path string) (*directory.Snapsho
 		return f.written(c, folder)
 	}
 	s, err := format.Load(c.Context(), path, format.Options{Manifest: f.manifest, Force: f.force, Problems: f.problems, Progress: func(p format.Progress) { at.Store(&p) }})
+	if strings.Contains(path, ":") && errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("there is no folder %s: the folder comes first, then what is asked", path)
+	}
 	return s, orDrop(err)
 }
 

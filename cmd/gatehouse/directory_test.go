@@ -59,7 +59,7 @@ func TestDirectoryArgumentsInTheWrongPlace(t *testing.T) {
 		{"get DIR doc", 1, "user:doc does not exist; doc is a type: write doc:ID"},
 		{"get DIR car:1", 2, `unknown type "car" (known: user, group, doc)`},
 		{"get DIR doc:7#viewer", 1, "doc:7#viewer does not exist; an object is TYPE:ID, without a relation"},
-		{"get user:alice DIR", 2, "reading the directory: stat user:alice"},
+		{"get user:alice DIR", 2, "there is no folder user:alice: the folder comes first, then what is asked"},
 	} {
 		code, stdout, stderr := command(t, append([]string{"directory"}, strings.Fields(strings.ReplaceAll(test.command, "DIR", dir))...)...)
 		if code != test.code || !strings.Contains(stderr, test.want) {

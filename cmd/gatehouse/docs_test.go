@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"gatehouse/bundles/signature"
@@ -43,6 +44,9 @@ func TestFullExampleStarts(t *testing.T) {
 	}
 	for name, content := range signed {
 		write(t, filepath.Join(dir, "policy", name), string(content))
+		if strings.HasSuffix(name, ".rego") {
+			write(t, filepath.Join(dir, "next", name), string(content))
+		}
 	}
 	for _, table := range []string{"routes.yaml", "orders/routes.yaml", "items/routes.yaml"} {
 		write(t, filepath.Join(dir, table), "framework: flask\nroutes:\n  - GET /orders\n")

@@ -346,9 +346,9 @@ func TestServeRefusesToListen(t *testing.T) {
 	defer busy.Close()
 	for name, test := range map[string]struct{ config, want string }{
 		"grpc address in use": {strings.Replace(plain, "$GRPC", busy.Addr().String(), 1),
-			"cannot listen, nothing was started:\ngatehouse.yaml:2: listen.grpc[0]: listen tcp " + busy.Addr().String() + ": bind: address already in use\n" +
-				"another process may be listening there: change the address, or stop it\n"},
-		"admin address in use": {strings.Replace(plain, "$ADMIN", busy.Addr().String(), 1), "gatehouse.yaml:2: listen.admin: listen tcp " + busy.Addr().String() + ": bind: address already in use\n"},
+			"cannot listen, nothing was started:\ngatehouse.yaml:2: listen.grpc[0]: " + busy.Addr().String() + " is in use: another process listens there\n" +
+				"change the address, or stop what listens there\n"},
+		"admin address in use": {strings.Replace(plain, "$ADMIN", busy.Addr().String(), 1), "gatehouse.yaml:2: listen.admin: " + busy.Addr().String() + " is in use: another process listens there\n"},
 		"a file in the way": {strings.Replace(plain, `"$GRPC"`, `"unix:gatehouse.yaml"`, 1),
 			"gatehouse.yaml exists and is not a socket: remove it or choose another path"},
 		"no such folder": {strings.Replace(plain, `"$GRPC"`, `"unix:nowhere/a.sock"`, 1), "gatehouse.yaml:2: listen.grpc[0]: listen unix nowhere/"},
