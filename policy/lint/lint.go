@@ -122,13 +122,17 @@ func references(b *bundle.Bundle, all []*bundle.Bundle) (found []Finding) {
 			}
 		}
 	}
-	for other := range packages { // a package below is a name as well
-		if above := path.Dir(other); packages[above] != nil {
-			packages[above] = append(packages[above], path.Base(other))
+	for other := range packages { // a package below is a name as well, at any depth
+		for above, name := path.Split(other); above != ""; above, name = path.Split(above) {
+			above = strings.TrimSuffix(above, "/")
+			if packages[above] != nil {
+				packages[above] = append(packages[above], name)
+			}
 		}
 	}
 	for file, m := range b.Modules() {
-		ast.WalkRefs(m, func(ref ast.Ref) bool {
+		written := ast.Module{Package: &ast.Package{}, Imports: m.Imports, Rules: m.Rules} // the package clause is no reference
+		ast.WalkRefs(&written, func(ref ast.Ref) bool {
 			if !ref.HasPrefix(ast.DefaultRootRef) {
 				return false
 			}
