@@ -102,7 +102,9 @@ type Near struct {
 	// Kind is role, group, scope, relation (of the directory), method, subject, login, or input for anything else.
 	Kind string `json:"kind"`
 	// Path is the place in the input, for Kind input.
-	Path   string   `json:"path,omitempty"`
+	Path string `json:"path,omitempty"`
+	// Member says that a value must be in the list at Path, beside what is there, not instead of it.
+	Member bool     `json:"member,omitempty"`
 	Values []string `json:"values,omitempty"` // each of them would allow
 	Login  bool     `json:"login,omitempty"`  // the caller must log in first
 }

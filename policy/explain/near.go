@@ -79,7 +79,7 @@ func (c *candidates) try(anonymous bool) (found []Near) {
 			continue
 		}
 		found = c.merge(found, &one)
-		found[len(found)-1].Login = anonymous && slices.Contains(personal, one.kind)
+		found[len(found)-1].Login = anonymous && one.personal()
 		told++
 		if one.kind == "login" {
 			break // every other change for an anonymous caller includes a login
@@ -92,13 +92,19 @@ func (c *candidate) same(o *candidate) bool {
 	if c.kind != o.kind || c.kind != "login" && c.value.Compare(o.value) != 0 {
 		return false
 	}
-	return c.kind != "input" && c.kind != "relation" || slices.Equal(c.at, o.at)
+	return c.kind != "input" && c.kind != "relation" || slices.Equal(c.at, o.at) && c.each == o.each
+}
+
+// personal reports whether the change needs an authenticated caller: nobody has roles without one, and only who is known has a user.
+func (c *candidate) personal() bool {
+	return slices.Contains(personal, c.kind) || c.kind == "input" && c.at[0] == "user"
 }
 
 // merge merges a change into those found of the same kind.
 func (c *candidates) merge(found []Near, one *candidate) []Near {
 	near := Near{Kind: one.kind}
 	if one.kind == "input" {
+		near.Member = one.each
 		ref := ast.Ref{ast.InputRootDocument}
 		for _, segment := range one.at {
 			ref = append(ref, ast.StringTerm(segment))
@@ -116,7 +122,7 @@ func (c *candidates) merge(found []Near, one *candidate) []Near {
 		}
 	}
 	for i := range found {
-		if found[i].Kind == near.Kind && found[i].Path == near.Path {
+		if found[i].Kind == near.Kind && found[i].Path == near.Path && found[i].Member == near.Member {
 			found[i].Values = append(found[i].Values, value)
 			return found
 		}
@@ -320,7 +326,7 @@ func (c *candidates) apply(one *candidate, anonymous bool) (input rego.Value, ch
 	default:
 		changed = setAt(root, one.at, one.each, value)
 	}
-	if anonymous && slices.Contains(personal, one.kind) {
+	if anonymous && one.personal() {
 		setAt(root, []string{"identity", "authenticated"}, false, true)
 		setAt(root, []string{"identity", "type"}, false, "IDENTITY_TYPE_JWT")
 		if !hasAt(root, []string{"identity", "subject"}) {

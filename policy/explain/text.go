@@ -105,5 +105,11 @@ func (n Near) String() string {
 	case "login":
 		return "with a credential"
 	}
-	return "with " + n.Path + " = " + values
+	if with = "with "; n.Login {
+		with = "with a credential of a user with "
+	}
+	if n.Member {
+		return with + values + " in " + n.Path
+	}
+	return with + n.Path + " = " + values
 }
