@@ -175,7 +175,7 @@ func (s *policyService) SetGuard(ctx context.Context, r *connect.Request[api.Set
 		return nil, failure(err)
 	}
 	guard := store.Guard{Errors: g.GetErrors(), Denied: g.GetDenied(), Latency: g.GetLatency(), Least: g.GetLeast()}
-	if err := s.store.SetGuard(ctx, e, guard, store.Audit{Actor: t.Actor(), Peer: peerOf(ctx).address, Action: "guard", Subject: name, Detail: fmt.Sprintf("%+v", guard)}); err != nil {
+	if err := s.store.SetGuard(ctx, e, guard, store.Audit{Actor: t.Actor(), Peer: peerOf(ctx).address}); err != nil {
 		return nil, failure(err)
 	}
 	return connect.NewResponse(s.policyState(e)), nil
@@ -188,7 +188,7 @@ func (s *Server) policyState(e *store.Environment) *api.GetPolicyResponse {
 		out.Promotion = s.promotionOf(p)
 	}
 	g := e.Guard().OrDefault()
-	out.Guard = &api.Guard{Errors: g.Errors, Denied: g.Denied, Latency: g.Latency, Least: g.Least}
+	out.Guard = &api.Guard{Errors: g.Errors, Denied: g.Denied, Latency: g.Latency, Least: g.Least, Actor: g.By, At: at(g.At)}
 	for _, edge := range s.fleet.in(e.Name) {
 		r, _ := e.RevisionFor(edge.ID)
 		out.Edges = append(out.Edges, &api.EdgePolicy{Edge: edge.ID, Name: edge.Name, Revision: edge.Policy, Current: r != nil && edge.Policy != "" && strings.HasPrefix(r.Digest, edge.Policy)})

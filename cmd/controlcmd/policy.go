@@ -125,15 +125,31 @@ next stage now; or abort, which ends it: the edges go back to the revision befor
 func guardCommand() *cobra.Command {
 	var f planeFlags
 	g := &api.Guard{}
-	c := f.client("guard", "Set the bounds of an environment's staged rollouts", "gatehouse control guard --errors 0.005 --denied 0.05 --latency 3 -e default/prod", func(c *cobra.Command, k *cli.Client, _ []string) error {
-		return k.Guard(c.Context(), c.OutOrStdout(), f.environment, g, f.output.JSON())
+	c := f.client("guard", "Show or set the bounds of an environment's staged rollouts", "gatehouse control guard --errors 0.005 --denied 0.05 --latency 3 -e default/prod", func(c *cobra.Command, k *cli.Client, _ []string) error {
+		var change func(*api.Guard)
+		for flag, set := range map[string]func(*api.Guard){
+			"errors":  func(now *api.Guard) { now.Errors = g.GetErrors() },
+			"denied":  func(now *api.Guard) { now.Denied = g.GetDenied() },
+			"latency": func(now *api.Guard) { now.Latency = g.GetLatency() },
+			"least":   func(now *api.Guard) { now.Least = g.GetLeast() },
+		} {
+			if before := change; c.Flags().Changed(flag) {
+				change = func(now *api.Guard) {
+					if set(now); before != nil {
+						before(now)
+					}
+				}
+			}
+		}
+		return k.Guard(c.Context(), c.OutOrStdout(), f.environment, change, f.output.JSON())
 	})
-	c.Long = `Sets within which bounds a revision must stay while it is rolled out, compared with the one before. Outside of them the rollout is held.`
+	c.Long = `Shows within which bounds a revision must stay while it is rolled out, compared with the one before, and who set them. Outside of them the rollout is held.
+A flag changes its own bound, and leaves the others as they are.`
 	f.addEnvironment(c)
-	c.Flags().Float64Var(&g.Errors, "errors", 0.01, "most share of decisions that fail, beyond that of the revision before")
-	c.Flags().Float64Var(&g.Denied, "denied", 0.1, "most share of requests that are denied, likewise")
-	c.Flags().Float64Var(&g.Latency, "latency", 5, "most mean time of a decision, as a multiple of that before")
-	c.Flags().Uint64Var(&g.Least, "least", 100, "decisions before anything is compared")
+	c.Flags().Float64Var(&g.Errors, "errors", 0, "most share of decisions that fail, beyond that of the revision before; 0: the default, 0.01")
+	c.Flags().Float64Var(&g.Denied, "denied", 0, "most share of requests that are denied, likewise; 0: the default, 0.1")
+	c.Flags().Float64Var(&g.Latency, "latency", 0, "most mean time of a decision, as a multiple of that before; 0: the default, 5")
+	c.Flags().Uint64Var(&g.Least, "least", 0, "decisions before anything is compared; 0: the default, 100")
 	return c
 }
 

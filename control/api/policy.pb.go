@@ -1270,7 +1270,7 @@ func (x *GetPolicyRequest) GetEnvironment() string {
 type GetPolicyResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Promotion     *Promotion             `protobuf:"bytes,1,opt,name=promotion,proto3" json:"promotion,omitempty"` // the last one; none: nothing was promoted yet
-	Edges         []*EdgePolicy          `protobuf:"bytes,2,rep,name=edges,proto3" json:"edges,omitempty"`         // that are connected
+	Edges         []*EdgePolicy          `protobuf:"bytes,2,rep,name=edges,proto3" json:"edges,omitempty"`         // that are connected, and take their policy from control
 	Rollout       *Rollout               `protobuf:"bytes,3,opt,name=rollout,proto3" json:"rollout,omitempty"`     // none: there is none under way
 	Guard         *Guard                 `protobuf:"bytes,4,opt,name=guard,proto3" json:"guard,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -1467,6 +1467,8 @@ type Guard struct {
 	Denied        float64                `protobuf:"fixed64,2,opt,name=denied,proto3" json:"denied,omitempty"`   // likewise of denials; default 0.1
 	Latency       float64                `protobuf:"fixed64,3,opt,name=latency,proto3" json:"latency,omitempty"` // most mean time of a decision, as a multiple of that of the one before; default 5
 	Least         uint64                 `protobuf:"varint,4,opt,name=least,proto3" json:"least,omitempty"`      // decisions before anything is compared; default 100
+	Actor         string                 `protobuf:"bytes,5,opt,name=actor,proto3" json:"actor,omitempty"`       // who set it; "": nobody, these are the defaults. Only read
+	At            *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=at,proto3" json:"at,omitempty"`             // when. Only read
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1527,6 +1529,20 @@ func (x *Guard) GetLeast() uint64 {
 		return x.Least
 	}
 	return 0
+}
+
+func (x *Guard) GetActor() string {
+	if x != nil {
+		return x.Actor
+	}
+	return ""
+}
+
+func (x *Guard) GetAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.At
+	}
+	return nil
 }
 
 type ChangeRolloutRequest struct {
@@ -2144,12 +2160,14 @@ const file_gatehouse_control_v1_policy_proto_rawDesc = "" +
 	"\amessage\x18\t \x01(\tR\amessage\x124\n" +
 	"\x03new\x18\n" +
 	" \x01(\v2\".gatehouse.control.v1.PolicyCountsR\x03new\x124\n" +
-	"\x03old\x18\v \x01(\v2\".gatehouse.control.v1.PolicyCountsR\x03old\"g\n" +
+	"\x03old\x18\v \x01(\v2\".gatehouse.control.v1.PolicyCountsR\x03old\"\xa9\x01\n" +
 	"\x05Guard\x12\x16\n" +
 	"\x06errors\x18\x01 \x01(\x01R\x06errors\x12\x16\n" +
 	"\x06denied\x18\x02 \x01(\x01R\x06denied\x12\x18\n" +
 	"\alatency\x18\x03 \x01(\x01R\alatency\x12\x14\n" +
-	"\x05least\x18\x04 \x01(\x04R\x05least\"j\n" +
+	"\x05least\x18\x04 \x01(\x04R\x05least\x12\x14\n" +
+	"\x05actor\x18\x05 \x01(\tR\x05actor\x12*\n" +
+	"\x02at\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\"j\n" +
 	"\x14ChangeRolloutRequest\x12 \n" +
 	"\venvironment\x18\x01 \x01(\tR\venvironment\x12\x16\n" +
 	"\x06action\x18\x02 \x01(\tR\x06action\x12\x18\n" +
@@ -2269,35 +2287,36 @@ var file_gatehouse_control_v1_policy_proto_depIdxs = []int32{
 	29, // 19: gatehouse.control.v1.Rollout.since:type_name -> google.protobuf.Timestamp
 	30, // 20: gatehouse.control.v1.Rollout.new:type_name -> gatehouse.control.v1.PolicyCounts
 	30, // 21: gatehouse.control.v1.Rollout.old:type_name -> gatehouse.control.v1.PolicyCounts
-	20, // 22: gatehouse.control.v1.SetGuardRequest.guard:type_name -> gatehouse.control.v1.Guard
-	16, // 23: gatehouse.control.v1.ListPromotionsResponse.promotions:type_name -> gatehouse.control.v1.Promotion
-	28, // 24: gatehouse.control.v1.ListAuditResponse.entries:type_name -> gatehouse.control.v1.AuditEntry
-	29, // 25: gatehouse.control.v1.AuditEntry.at:type_name -> google.protobuf.Timestamp
-	2,  // 26: gatehouse.control.v1.PolicyService.PushRevision:input_type -> gatehouse.control.v1.PushRevisionRequest
-	6,  // 27: gatehouse.control.v1.PolicyService.ListRevisions:input_type -> gatehouse.control.v1.ListRevisionsRequest
-	8,  // 28: gatehouse.control.v1.PolicyService.DiffRevisions:input_type -> gatehouse.control.v1.DiffRevisionsRequest
-	13, // 29: gatehouse.control.v1.PolicyService.Promote:input_type -> gatehouse.control.v1.PromoteRequest
-	14, // 30: gatehouse.control.v1.PolicyService.Rollback:input_type -> gatehouse.control.v1.RollbackRequest
-	17, // 31: gatehouse.control.v1.PolicyService.GetPolicy:input_type -> gatehouse.control.v1.GetPolicyRequest
-	24, // 32: gatehouse.control.v1.PolicyService.ListPromotions:input_type -> gatehouse.control.v1.ListPromotionsRequest
-	21, // 33: gatehouse.control.v1.PolicyService.ChangeRollout:input_type -> gatehouse.control.v1.ChangeRolloutRequest
-	22, // 34: gatehouse.control.v1.PolicyService.SetGuard:input_type -> gatehouse.control.v1.SetGuardRequest
-	26, // 35: gatehouse.control.v1.PolicyService.ListAudit:input_type -> gatehouse.control.v1.ListAuditRequest
-	3,  // 36: gatehouse.control.v1.PolicyService.PushRevision:output_type -> gatehouse.control.v1.PushRevisionResponse
-	7,  // 37: gatehouse.control.v1.PolicyService.ListRevisions:output_type -> gatehouse.control.v1.ListRevisionsResponse
-	9,  // 38: gatehouse.control.v1.PolicyService.DiffRevisions:output_type -> gatehouse.control.v1.DiffRevisionsResponse
-	15, // 39: gatehouse.control.v1.PolicyService.Promote:output_type -> gatehouse.control.v1.PromoteResponse
-	15, // 40: gatehouse.control.v1.PolicyService.Rollback:output_type -> gatehouse.control.v1.PromoteResponse
-	18, // 41: gatehouse.control.v1.PolicyService.GetPolicy:output_type -> gatehouse.control.v1.GetPolicyResponse
-	25, // 42: gatehouse.control.v1.PolicyService.ListPromotions:output_type -> gatehouse.control.v1.ListPromotionsResponse
-	18, // 43: gatehouse.control.v1.PolicyService.ChangeRollout:output_type -> gatehouse.control.v1.GetPolicyResponse
-	18, // 44: gatehouse.control.v1.PolicyService.SetGuard:output_type -> gatehouse.control.v1.GetPolicyResponse
-	27, // 45: gatehouse.control.v1.PolicyService.ListAudit:output_type -> gatehouse.control.v1.ListAuditResponse
-	36, // [36:46] is the sub-list for method output_type
-	26, // [26:36] is the sub-list for method input_type
-	26, // [26:26] is the sub-list for extension type_name
-	26, // [26:26] is the sub-list for extension extendee
-	0,  // [0:26] is the sub-list for field type_name
+	29, // 22: gatehouse.control.v1.Guard.at:type_name -> google.protobuf.Timestamp
+	20, // 23: gatehouse.control.v1.SetGuardRequest.guard:type_name -> gatehouse.control.v1.Guard
+	16, // 24: gatehouse.control.v1.ListPromotionsResponse.promotions:type_name -> gatehouse.control.v1.Promotion
+	28, // 25: gatehouse.control.v1.ListAuditResponse.entries:type_name -> gatehouse.control.v1.AuditEntry
+	29, // 26: gatehouse.control.v1.AuditEntry.at:type_name -> google.protobuf.Timestamp
+	2,  // 27: gatehouse.control.v1.PolicyService.PushRevision:input_type -> gatehouse.control.v1.PushRevisionRequest
+	6,  // 28: gatehouse.control.v1.PolicyService.ListRevisions:input_type -> gatehouse.control.v1.ListRevisionsRequest
+	8,  // 29: gatehouse.control.v1.PolicyService.DiffRevisions:input_type -> gatehouse.control.v1.DiffRevisionsRequest
+	13, // 30: gatehouse.control.v1.PolicyService.Promote:input_type -> gatehouse.control.v1.PromoteRequest
+	14, // 31: gatehouse.control.v1.PolicyService.Rollback:input_type -> gatehouse.control.v1.RollbackRequest
+	17, // 32: gatehouse.control.v1.PolicyService.GetPolicy:input_type -> gatehouse.control.v1.GetPolicyRequest
+	24, // 33: gatehouse.control.v1.PolicyService.ListPromotions:input_type -> gatehouse.control.v1.ListPromotionsRequest
+	21, // 34: gatehouse.control.v1.PolicyService.ChangeRollout:input_type -> gatehouse.control.v1.ChangeRolloutRequest
+	22, // 35: gatehouse.control.v1.PolicyService.SetGuard:input_type -> gatehouse.control.v1.SetGuardRequest
+	26, // 36: gatehouse.control.v1.PolicyService.ListAudit:input_type -> gatehouse.control.v1.ListAuditRequest
+	3,  // 37: gatehouse.control.v1.PolicyService.PushRevision:output_type -> gatehouse.control.v1.PushRevisionResponse
+	7,  // 38: gatehouse.control.v1.PolicyService.ListRevisions:output_type -> gatehouse.control.v1.ListRevisionsResponse
+	9,  // 39: gatehouse.control.v1.PolicyService.DiffRevisions:output_type -> gatehouse.control.v1.DiffRevisionsResponse
+	15, // 40: gatehouse.control.v1.PolicyService.Promote:output_type -> gatehouse.control.v1.PromoteResponse
+	15, // 41: gatehouse.control.v1.PolicyService.Rollback:output_type -> gatehouse.control.v1.PromoteResponse
+	18, // 42: gatehouse.control.v1.PolicyService.GetPolicy:output_type -> gatehouse.control.v1.GetPolicyResponse
+	25, // 43: gatehouse.control.v1.PolicyService.ListPromotions:output_type -> gatehouse.control.v1.ListPromotionsResponse
+	18, // 44: gatehouse.control.v1.PolicyService.ChangeRollout:output_type -> gatehouse.control.v1.GetPolicyResponse
+	18, // 45: gatehouse.control.v1.PolicyService.SetGuard:output_type -> gatehouse.control.v1.GetPolicyResponse
+	27, // 46: gatehouse.control.v1.PolicyService.ListAudit:output_type -> gatehouse.control.v1.ListAuditResponse
+	37, // [37:47] is the sub-list for method output_type
+	27, // [27:37] is the sub-list for method input_type
+	27, // [27:27] is the sub-list for extension type_name
+	27, // [27:27] is the sub-list for extension extendee
+	0,  // [0:27] is the sub-list for field type_name
 }
 
 func init() { file_gatehouse_control_v1_policy_proto_init() }

@@ -268,16 +268,24 @@ func (c *Client) Rollout(ctx context.Context, w io.Writer, environment, action, 
 	return terminal.Table(w, rows)
 }
 
-// Guard sets the bounds of an environment's rollouts, and prints them.
-func (c *Client) Guard(ctx context.Context, w io.Writer, environment string, g *api.Guard, asJSON bool) error {
-	out, err := Ask(ctx, c.Policy.SetGuard, &api.SetGuardRequest{Environment: environment, Guard: g})
+// Guard prints the bounds of an environment's rollouts. change, unless it is nil, changes them first.
+func (c *Client) Guard(ctx context.Context, w io.Writer, environment string, change func(*api.Guard), asJSON bool) error {
+	out, err := Ask(ctx, c.Policy.GetPolicy, &api.GetPolicyRequest{Environment: environment})
+	if err == nil && change != nil {
+		change(out.GetGuard())
+		out, err = Ask(ctx, c.Policy.SetGuard, &api.SetGuardRequest{Environment: environment, Guard: out.GetGuard()})
+	}
 	switch {
 	case err != nil:
 		return err
 	case asJSON:
 		return printJSON(w, out.GetGuard())
 	}
-	g = out.GetGuard()
-	_, err = fmt.Fprintf(w, "%s: errors %v, denied %v, latency %v, after %d decisions\n", environment, g.GetErrors(), g.GetDenied(), g.GetLatency(), g.GetLeast())
+	g := out.GetGuard()
+	set := "nobody has set them"
+	if g.GetActor() != "" {
+		set = "set by " + terminal.Visible(g.GetActor()) + " at " + g.GetAt().AsTime().Local().Format("2006-01-02 15:04:05")
+	}
+	_, err = fmt.Fprintf(w, "%s: errors %v, denied %v, latency %v, after %d decisions; %s\n", environment, g.GetErrors(), g.GetDenied(), g.GetLatency(), g.GetLeast(), set)
 	return err
 }

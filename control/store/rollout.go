@@ -48,6 +48,14 @@ type Guard struct {
 	Denied  float64 `json:"denied"`  // likewise of denials
 	Latency float64 `json:"latency"` // most mean time, as a multiple of that of the one before
 	Least   uint64  `json:"least"`   // decisions before anything is compared
+
+	By string    `json:"by,omitempty"` // who set it; "": nobody, or before that was kept
+	At time.Time `json:"at,omitzero"`
+}
+
+// String is the bounds in words.
+func (g Guard) String() string {
+	return fmt.Sprintf("errors %v, denied %v, latency %v, after %d decisions", g.Errors, g.Denied, g.Latency, g.Least)
 }
 
 // OrDefault fills in the defaults.
@@ -188,11 +196,13 @@ func (e *Environment) Guard() Guard {
 	return e.guard
 }
 
-// SetGuard sets them.
+// SetGuard sets them, as entry has it on record.
 func (s *Store) SetGuard(ctx context.Context, e *Environment, g Guard, entry Audit) error {
 	if err := g.check(); err != nil {
 		return err
 	}
+	g.By, g.At = entry.Actor, s.with.Clock().UTC().Truncate(time.Millisecond)
+	entry.Action, entry.Subject, entry.Detail = "guard", e.Name, g.OrDefault().String()
 	text, err := json.Marshal(g)
 	if err != nil {
 		return err
