@@ -196,7 +196,7 @@ func (p *push) receive(stop context.CancelCauseFunc) {
 			p.applied(is.Applied)
 		case *api.SyncRequest_Alive:
 			p.fleet.said(p.session, p.with.Clock(), func(e *store.Edge) {
-				e.Degraded, e.Policy = reasons(is.Alive.GetDegraded()), short(is.Alive.GetPolicy())
+				e.Degraded, e.Policy, e.WithoutPolicy = reasons(is.Alive.GetDegraded()), short(is.Alive.GetPolicy()), is.Alive.GetWithoutPolicy()
 				n := is.Alive.GetCounts()
 				e.Counts = store.Counts{Decisions: n.GetDecisions(), Denied: n.GetDenied(), Errors: n.GetErrors(), Microseconds: n.GetMicroseconds()}
 			})
@@ -245,7 +245,7 @@ func (p *push) greet(h *api.Hello) {
 	p.where = h
 	x := &p.session.edge // nobody else knows the session yet
 	x.Version, x.Degraded, x.LastSeen, x.Error, x.Revision = short(h.GetVersion()), reasons(h.GetDegraded()), p.with.Clock(), "", 0
-	x.Policy, x.WithoutDirectory = short(h.GetPolicy()), h.GetWithoutDirectory()
+	x.Policy, x.WithoutDirectory, x.WithoutPolicy = short(h.GetPolicy()), h.GetWithoutDirectory(), h.GetWithoutPolicy()
 }
 
 // run sends what the edge lacks, and then what changes.

@@ -130,6 +130,11 @@ func (f *fleet) in(environment string) (list []store.Edge) {
 	return list
 }
 
+// deciding are those of them whose policy is control's. One that has not said otherwise is, whether it has a policy yet or not.
+func (f *fleet) deciding(environment string) []store.Edge {
+	return slices.DeleteFunc(f.in(environment), func(e store.Edge) bool { return e.WithoutPolicy && e.Policy == "" })
+}
+
 // take returns up to most edges whose last words are not stored yet.
 func (f *fleet) take(most int) (list []store.Edge) {
 	f.mu.Lock()

@@ -298,3 +298,12 @@ func certified(t *testing.T, s *served, name string) (*http.Transport, string) {
 	}
 	return transport(t, s.AuthorityFile(), &tls.Certificate{Certificate: [][]byte{got.Msg.GetCertificate()}, PrivateKey: key}, nil), got.Msg.GetEdge()
 }
+
+// TestEdgeOfBefore: an edge that does not say whether it takes the policy, as one of an older version, is waited for.
+func TestEdgeOfBefore(t *testing.T) {
+	s := serve(t, t.TempDir(), "")
+	follows(t, s.url(), s.Pin(), t.TempDir(), s.enrollment(prod, "old"))
+	await(t, "the edge to be waited for", func() bool {
+		return len(ask(t, s.with(s.admin).GetPolicy, &api.GetPolicyRequest{Environment: prod}).GetEdges()) == 1
+	})
+}

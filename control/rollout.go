@@ -25,7 +25,7 @@ const (
 // are edges of the stage that have not got it in force.
 func (s *Server) rolled(e *store.Environment, r *store.Rollout) (now, before store.Counts, late []string) {
 	p, _ := e.Policy()
-	for _, edge := range s.fleet.in(e.Name) {
+	for _, edge := range s.fleet.deciding(e.Name) {
 		switch {
 		case edge.Policy != "" && strings.HasPrefix(r.Revision.Digest, edge.Policy):
 			now.Add(edge.Counts)
@@ -87,9 +87,9 @@ func (s *Server) guard(ctx context.Context, e *store.Environment, r *store.Rollo
 	}
 }
 
-// connected are the ids of an environment's connected edges.
+// connected are the ids of an environment's connected edges that take their policy from control.
 func (s *Server) connected(e *store.Environment) (ids []string) {
-	for _, edge := range s.fleet.in(e.Name) {
+	for _, edge := range s.fleet.deciding(e.Name) {
 		ids = append(ids, edge.ID)
 	}
 	return ids
@@ -104,7 +104,7 @@ func (s *policyService) begin(ctx context.Context, t *store.Token, e *store.Envi
 	r := store.Rollout{Revision: store.Revision{Digest: m.GetRevision()}, Stages: m.GetStages(), Every: every, Actor: t.Actor(), Message: m.GetMessage()}
 	p, _ := e.Policy()
 	if p != nil {
-		for _, edge := range s.fleet.in(e.Name) {
+		for _, edge := range s.fleet.deciding(e.Name) {
 			if edge.Policy != "" && strings.HasPrefix(p.Revision.Digest, edge.Policy) {
 				r.Baseline.Add(edge.Counts)
 			}
@@ -189,7 +189,7 @@ func (s *Server) policyState(e *store.Environment) *api.GetPolicyResponse {
 	}
 	g := e.Guard().OrDefault()
 	out.Guard = &api.Guard{Errors: g.Errors, Denied: g.Denied, Latency: g.Latency, Least: g.Least, Actor: g.By, At: at(g.At)}
-	for _, edge := range s.fleet.in(e.Name) {
+	for _, edge := range s.fleet.deciding(e.Name) {
 		r, _ := e.RevisionFor(edge.ID)
 		out.Edges = append(out.Edges, &api.EdgePolicy{Edge: edge.ID, Name: edge.Name, Revision: edge.Policy, Current: r != nil && edge.Policy != "" && strings.HasPrefix(r.Digest, edge.Policy)})
 	}

@@ -163,7 +163,7 @@ func (s *directorySource) degradedControl(is *DirectoryStatus) (list []string) {
 // control's is in force.
 func (e *engine) stateForControl() follow.State {
 	v := e.publisher.gate.View()
-	out := follow.State{Degraded: slices.Concat(v.Degraded(), e.bundles.Degraded(), e.degradedRoutes(), e.sink.log.Degraded())}
+	out := follow.State{Degraded: slices.Concat(v.Degraded(), e.bundles.Degraded(), e.degradedRoutes(), e.sink.log.Degraded()), WithoutPolicy: e.controlBundle == ""}
 	if v.Policy == nil || e.controlBundle == "" {
 		return out
 	}

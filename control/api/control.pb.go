@@ -3106,6 +3106,7 @@ type Hello struct {
 	Degraded         []string               `protobuf:"bytes,5,rep,name=degraded,proto3" json:"degraded,omitempty"`
 	Policy           string                 `protobuf:"bytes,6,opt,name=policy,proto3" json:"policy,omitempty"`                                              // the revision of control's bundle that is in force: the first 12 digits of its digest
 	WithoutDirectory bool                   `protobuf:"varint,7,opt,name=without_directory,json=withoutDirectory,proto3" json:"without_directory,omitempty"` // the edge has its directory from elsewhere, or none: it is sent none
+	WithoutPolicy    bool                   `protobuf:"varint,8,opt,name=without_policy,json=withoutPolicy,proto3" json:"without_policy,omitempty"`          // the edge takes no policy from control: no rollout and no promotion waits for it
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
 }
@@ -3189,6 +3190,13 @@ func (x *Hello) GetWithoutDirectory() bool {
 	return false
 }
 
+func (x *Hello) GetWithoutPolicy() bool {
+	if x != nil {
+		return x.WithoutPolicy
+	}
+	return false
+}
+
 // Applied says that a revision is in force and on the edge's disk, or why not.
 type Applied struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -3264,6 +3272,7 @@ type Alive struct {
 	Degraded      []string               `protobuf:"bytes,1,rep,name=degraded,proto3" json:"degraded,omitempty"`
 	Policy        string                 `protobuf:"bytes,2,opt,name=policy,proto3" json:"policy,omitempty"` // as in Hello
 	Counts        *PolicyCounts          `protobuf:"bytes,3,opt,name=counts,proto3" json:"counts,omitempty"`
+	WithoutPolicy bool                   `protobuf:"varint,4,opt,name=without_policy,json=withoutPolicy,proto3" json:"without_policy,omitempty"` // as in Hello
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3317,6 +3326,13 @@ func (x *Alive) GetCounts() *PolicyCounts {
 		return x.Counts
 	}
 	return nil
+}
+
+func (x *Alive) GetWithoutPolicy() bool {
+	if x != nil {
+		return x.WithoutPolicy
+	}
+	return false
 }
 
 // PolicyCounts are what an edge has decided since its policy was activated.
@@ -4430,7 +4446,7 @@ const file_gatehouse_control_v1_control_proto_rawDesc = "" +
 	"\x05hello\x18\x01 \x01(\v2\x1b.gatehouse.control.v1.HelloH\x00R\x05hello\x129\n" +
 	"\aapplied\x18\x02 \x01(\v2\x1d.gatehouse.control.v1.AppliedH\x00R\aapplied\x123\n" +
 	"\x05alive\x18\x03 \x01(\v2\x1b.gatehouse.control.v1.AliveH\x00R\x05aliveB\t\n" +
-	"\amessage\"\xcc\x01\n" +
+	"\amessage\"\xf3\x01\n" +
 	"\x05Hello\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\tR\x05epoch\x12\x1a\n" +
@@ -4438,16 +4454,18 @@ const file_gatehouse_control_v1_control_proto_rawDesc = "" +
 	"\x06digest\x18\x04 \x01(\fR\x06digest\x12\x1a\n" +
 	"\bdegraded\x18\x05 \x03(\tR\bdegraded\x12\x16\n" +
 	"\x06policy\x18\x06 \x01(\tR\x06policy\x12+\n" +
-	"\x11without_directory\x18\a \x01(\bR\x10withoutDirectory\"l\n" +
+	"\x11without_directory\x18\a \x01(\bR\x10withoutDirectory\x12%\n" +
+	"\x0ewithout_policy\x18\b \x01(\bR\rwithoutPolicy\"l\n" +
 	"\aApplied\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12\x16\n" +
 	"\x06digest\x18\x02 \x01(\fR\x06digest\x12\x17\n" +
 	"\atook_us\x18\x03 \x01(\x03R\x06tookUs\x12\x14\n" +
-	"\x05error\x18\x04 \x01(\tR\x05error\"w\n" +
+	"\x05error\x18\x04 \x01(\tR\x05error\"\x9e\x01\n" +
 	"\x05Alive\x12\x1a\n" +
 	"\bdegraded\x18\x01 \x03(\tR\bdegraded\x12\x16\n" +
 	"\x06policy\x18\x02 \x01(\tR\x06policy\x12:\n" +
-	"\x06counts\x18\x03 \x01(\v2\".gatehouse.control.v1.PolicyCountsR\x06counts\"\x80\x01\n" +
+	"\x06counts\x18\x03 \x01(\v2\".gatehouse.control.v1.PolicyCountsR\x06counts\x12%\n" +
+	"\x0ewithout_policy\x18\x04 \x01(\bR\rwithoutPolicy\"\x80\x01\n" +
 	"\fPolicyCounts\x12\x1c\n" +
 	"\tdecisions\x18\x01 \x01(\x04R\tdecisions\x12\x16\n" +
 	"\x06denied\x18\x02 \x01(\x04R\x06denied\x12\x16\n" +

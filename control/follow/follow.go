@@ -54,6 +54,9 @@ type State struct {
 	Degraded []string // what does not work, one sentence each
 	Policy   string   // the revision of control's bundle that is in force; "": none
 	Counts   Counts   // of decisions since that policy was activated
+	// WithoutPolicy: the edge takes no policy from control, and nobody waits for it to have one. One that takes it, and has
+	// none yet, does not say this.
+	WithoutPolicy bool
 }
 
 // Status is what a Follower is about.

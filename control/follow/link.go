@@ -123,7 +123,7 @@ func (l *link) follow(ctx context.Context, c api.EdgeServiceClient) error {
 		_ = s.stream.CloseResponse()
 	}()
 	is := f.state()
-	hello := &api.Hello{Version: f.with.Version, Degraded: is.Degraded, Policy: is.Policy, WithoutDirectory: f.with.WithoutDirectory}
+	hello := &api.Hello{Version: f.with.Version, Degraded: is.Degraded, Policy: is.Policy, WithoutDirectory: f.with.WithoutDirectory, WithoutPolicy: is.WithoutPolicy}
 	if f.current != nil && !f.doubt {
 		digest, err := hex.DecodeString(f.current.Digest())
 		if err != nil {
@@ -204,7 +204,7 @@ func (s *stream) alive(ctx context.Context, stop context.CancelCauseFunc, id *id
 		tick.Reset(every)
 		is := f.state()
 		s.mu.Lock()
-		err := s.stream.Send(&api.SyncRequest{Message: &api.SyncRequest_Alive{Alive: &api.Alive{Degraded: is.Degraded, Policy: is.Policy,
+		err := s.stream.Send(&api.SyncRequest{Message: &api.SyncRequest_Alive{Alive: &api.Alive{Degraded: is.Degraded, Policy: is.Policy, WithoutPolicy: is.WithoutPolicy,
 			Counts: &api.PolicyCounts{Decisions: is.Counts.Decisions, Denied: is.Counts.Denied, Errors: is.Counts.Errors, Microseconds: uint64(is.Counts.Took.Microseconds())}}}})
 		s.mu.Unlock()
 		if err != nil {

@@ -22,6 +22,7 @@ type Edge struct {
 	Policy           string // the revision of control's bundle that is in force: the beginning of its digest
 	Counts           Counts // of decisions by it
 	WithoutDirectory bool   // it is sent no directory
+	WithoutPolicy    bool   // it takes no policy from control
 }
 
 // The times of enrolment tokens.
