@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"slices"
+	"strconv"
 	"strings"
 
 	"gatehouse/config"
@@ -75,8 +76,12 @@ func network(address string) (string, string, error) {
 		}
 		return "unix", path, nil
 	}
-	if _, port, err := net.SplitHostPort(address); err != nil || port == "" {
+	_, port, err := net.SplitHostPort(address)
+	if err != nil || port == "" {
 		return "", "", fmt.Errorf("%q is not host:port or unix:/path.sock", address)
+	}
+	if n, err := strconv.Atoi(port); err == nil && (n < 0 || n > 65535) {
+		return "", "", fmt.Errorf("%q: a port is from 0 to 65535", address)
 	}
 	return "tcp", address, nil
 }
