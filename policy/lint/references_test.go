@@ -17,7 +17,7 @@ func TestReferences(t *testing.T) {
 		"package app.GET\n\nallowed if data.app.GET.a.__x.allowed\n":               "",
 		"package app.GET\n\nallowed if data.app.GET.a[input.x].allowed\n":          "",
 		"package app.GET\n\nallowed if data.app.GET.b.__x.allowed\n":               "index.rego:3: b is no rule of package app.GET",
-		"package app.GET\n\nallowed if data.app.GET.a.__x.alloved\n":                "index.rego:3: alloved is no rule of package app.GET.a.__x; did you mean allowed?",
+		"package app.GET\n\nallowed if data.app.GET.a.__x.alloved\n":               "index.rego:3: alloved is no rule of package app.GET.a.__x; did you mean allowed?",
 		"package app.GET\n\nimport data.app.GET.a.__x\n\nallowed if __x.allowed\n": "",
 	} {
 		b, err := bundle.Read("app", fstest.MapFS{"index.rego": {Data: []byte(root)}, "a/__x.rego": {Data: []byte(deep)}}, bundle.Limits{})
