@@ -19,6 +19,8 @@ import (
 const (
 	maxHold  = 5 * time.Minute // of one request that waits for something newer
 	maxHolds = 25_000          // that wait at once; the others are answered at once
+
+	pushReading = 2 * time.Minute // for the body of a push
 )
 
 // fetch serves the bundle of an environment by OPA's bundle protocol: GET /bundles/project/name with a token or an
@@ -138,7 +140,7 @@ func (s *Server) fetcher(r *http.Request, name string) (e *store.Environment, id
 		if err != nil {
 			return nil, "", err
 		}
-		if t := tokenOf(ctx); !t.May(false, name) && !t.Has(store.ScopePromote, name) {
+		if t := tokenOf(ctx); !t.Has(store.ScopeRead, name) && !t.Has(store.ScopePromote, name) {
 			return nil, "", s.denied(ctx, t, "fetch", name, store.ScopeRead)
 		}
 		e, err := s.store.Environment(name)
@@ -179,10 +181,16 @@ func answer(w http.ResponseWriter, err error) {
 	http.Error(w, text, status)
 }
 
-// few lets few requests be read at once: those that are large.
-func few(slots chan struct{}, next http.Handler) http.Handler {
+// few lets few requests be read at once: those that are large. Only tokens that may send such have a place, and for a time that
+// a slow line needs.
+func few(slots chan struct{}, may func(*store.Token) bool, next http.Handler) http.Handler {
 	write := connect.NewErrorWriter()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !may(tokenOf(r.Context())) {
+			http.MaxBytesHandler(next, maxRequest).ServeHTTP(w, r) // to be refused, on record
+			return
+		}
+		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(pushReading)) // both versions of HTTP can
 		select {
 		case slots <- struct{}{}:
 			defer func() { <-slots }()

@@ -258,7 +258,7 @@ func (s *Server) handler() http.Handler {
 	mux.Handle(path, s.tokenFirst(h))
 	path, h = api.NewPolicyServiceHandler(&policyService{s, make(chan struct{}, 1)}, append(slices.Clip(options), connect.WithReadMaxBytes(maxPush))...)
 	mux.Handle(path, s.tokenFirst(h))
-	mux.Handle(api.PolicyServicePushRevisionProcedure, s.tokenFirst(few(make(chan struct{}, pushesAtOnce), h)))
+	mux.Handle(api.PolicyServicePushRevisionProcedure, s.tokenFirst(few(make(chan struct{}, pushesAtOnce), (*store.Token).MayPush, h)))
 	mux.HandleFunc("GET /bundles/{project}/{environment}", s.fetch)
 	mux.HandleFunc("GET "+wire.BundlePath, s.fetch)
 	mux.HandleFunc("GET "+wire.SignerPath, s.signer)

@@ -325,9 +325,10 @@ func (s *policyService) move(ctx context.Context, action, name string, with stor
 
 // policyOf finds an environment whose policy a token may see.
 func (s *policyService) policyOf(ctx context.Context, name string) (*store.Environment, error) {
+	t := tokenOf(ctx)
 	project, _, _ := strings.Cut(name, "/")
-	if err := s.seen(ctx, project); err != nil {
-		return nil, err
+	if !t.Has(store.ScopeRead, name) && !t.Has(store.ScopePromote, name) && !t.Has(store.ScopePush, project) {
+		return nil, s.denied(ctx, t, "read the policy", name, store.ScopeRead)
 	}
 	e, err := s.store.Environment(name)
 	if err != nil {

@@ -200,7 +200,8 @@ func TestRolesOfPolicies(t *testing.T) {
 		"push:default":         {true, false, true, false},
 		"promote:default/prod": {false, true, true, true},
 		"read:default/prod":    {false, false, true, true},
-		"write:default/prod":   {false, false, false, true}, // who writes the directory may read
+		"write:default/prod":   {}, // who writes the directory has to do with that alone
+		"audit:default/prod":   {},
 		"push:shop":            {},
 		"promote:shop/prod":    {},
 		"read:shop/prod":       {},
@@ -221,6 +222,10 @@ func TestRolesOfPolicies(t *testing.T) {
 		check("list", may.list, err)
 		_, err = c.ListAudit(t.Context(), connect.NewRequest(&api.ListAuditRequest{}))
 		check("the audit log", false, err)
+		_, err = c.GetPolicy(t.Context(), connect.NewRequest(&api.GetPolicyRequest{Environment: prod}))
+		check("the policy of an environment", may.list, err)
+		_, err = c.ListPromotions(t.Context(), connect.NewRequest(&api.ListPromotionsRequest{Environment: prod}))
+		check("its history", may.list, err)
 		status, _, _, err := get(t.Context(), h, s.url()+"/bundles/"+prod, "Authorization", "Bearer "+text)
 		if err != nil || (status == http.StatusOK) != may.fetch || !may.fetch && status != http.StatusForbidden {
 			t.Errorf("fetching with %s: %d, %v", scope, status, err)

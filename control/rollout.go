@@ -18,7 +18,8 @@ import (
 const (
 	guardEvery  = time.Second      // between two looks at the rollouts
 	arriveLimit = 2 * time.Minute  // for the edges of a stage to have the revision in force
-	leastSoak   = 10 * time.Second // of a stage that ends by itself
+	leastSoak   = 30 * time.Second // of a stage that ends by itself: twice what an edge takes to say how it goes
+	tooFew      = 10 * time.Minute // for what there is to compare, beyond the time of the stage
 )
 
 // rolled are the counts of a rollout: at the edges that have the new revision in force, and at those with the old one. late
@@ -66,12 +67,16 @@ func (s *Server) guard(ctx context.Context, e *store.Environment, r *store.Rollo
 	now, before, late := s.rolled(e, r)
 	age := s.with.Clock().Sub(r.Since)
 	action, reason := "", ""
-	if left := e.Guard().OrDefault().Left(now, before); left != "" {
+	guard := e.Guard().OrDefault()
+	if left := guard.Left(now, before); left != "" {
 		action, reason = store.RolloutHold, left
 	} else if len(late) > 0 && age > arriveLimit {
 		action, reason = store.RolloutHold, fmt.Sprintf("%d edges of the stage have not got it in force, %s among them: gatehouse control status may say why", len(late), late[0])
-	} else if r.Every > 0 && age >= r.Every && len(late) == 0 && now.Decisions > 0 {
+	} else if over := r.Every > 0 && age >= r.Every && len(late) == 0; over && guard.Compares(now, before) {
 		action, reason = store.RolloutNext, fmt.Sprintf("stage %s is over", r.Stages[r.Stage])
+	} else if over && age >= r.Every+tooFew {
+		action, reason = store.RolloutHold, fmt.Sprintf("too few decisions to compare: %d by this revision and %d by the one before, of %d that each must have made; gatehouse control rollout next goes on without",
+			now.Decisions, before.Decisions, guard.Least)
 	}
 	if action == "" {
 		return

@@ -332,6 +332,48 @@ func TestScimIdentities(t *testing.T) {
 	identities("ann bob", "bob bob", "c@example.com carol")
 }
 
+// TestScimForeignIdentities: what one provider's user is known by, another provider can neither take nor share, also while he is deactivated.
+func TestScimForeignIdentities(t *testing.T) {
+	s := serve(t, t.TempDir(), "")
+	okta, second := s.provider("okta"), s.provider("second")
+	ann := okta.user("ann", `,"externalId":"oid-ann","emails":[{"value":"ann@corp.com"}]`)
+	okta.patch("/Users/"+ann, `{"op":"Replace","path":"active","value":"False"}`)
+	before := s.content()
+	for _, name := range []string{"ann@corp.com", "oid-ann", "ann"} {
+		second.refused(409, "", "POST", "/Users", `{"userName":"`+name+`"}`)
+	}
+	if now := s.content(); !slices.Equal(before, now) {
+		t.Errorf("the directory was %q and is %q", before, now)
+	}
+	second.user("eve", `,"emails":[{"value":"ann@corp.com"}]`)
+	now := s.content()
+	if slices.Contains(now, "identity:ann@corp.com#identifier@user:eve") || !slices.Contains(now, "identity:ann@corp.com#identifier@user:ann") {
+		t.Errorf("another provider's user shares the address: %q", now)
+	}
+}
+
+// TestScimDeactivation: every way of saying that a user is not active counts, or is refused.
+func TestScimDeactivation(t *testing.T) {
+	s := serve(t, t.TempDir(), "")
+	p := s.provider("okta")
+	const core = "urn:ietf:params:scim:schemas:core:2.0:User"
+	for i, operations := range []string{
+		`{"op":"replace","value":{"` + core + `":{"active":false}}}`,
+		`{"op":"replace","path":"active","value":false},{"op":"remove","path":"active"}`,
+		`{"op":"replace","path":"active","value":false},{"op":"replace","path":"active","value":null}`,
+		`{"op":"replace","value":{"active":false}},{"op":"replace","value":{"active":null}}`,
+	} {
+		name := fmt.Sprint("u", i)
+		p.patch("/Users/"+p.user(name, ""), operations)
+		s.hasPart(name, `{"disabled":true,"user_name":"`+name+`"}`)
+	}
+	last := p.user("last", "")
+	for _, operation := range []string{`{"op":"replace","value":{"active.value":false}}`, `{"op":"replace","value":{" active":false}}`, `{"op":"replace","value":{"` + core + `":{"active.x":false}}}`} {
+		p.refused(400, "", "PATCH", "/Users/"+last, patchOf(operation))
+	}
+	p.refused(400, "attributes stand in the resource", "PUT", "/Users/"+last, `{"userName":"last","`+core+`":{"active":false}}`)
+}
+
 // TestScimGroups: a group follows what the provider says of it, in one write; a membership that another source wrote is an error.
 func TestScimGroups(t *testing.T) {
 	s := serve(t, t.TempDir(), "")

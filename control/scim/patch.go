@@ -104,6 +104,18 @@ func (k *kind) parseOperation(out []operation, in map[string]any) ([]operation, 
 		v := object[name]
 		o.value = v
 		of, isObject := v.(map[string]any)
+		if strings.EqualFold(strings.TrimSpace(name), k.core.urn) && isObject {
+			for _, name := range slices.Sorted(maps.Keys(of)) {
+				o.value = of[name]
+				more, err := k.parsePath(out, o, name)
+				if err == nil {
+					out = more
+				} else if deactivates(name) {
+					return nil, err
+				}
+			}
+			continue
+		}
 		if s := k.extension(name); s != nil && isObject {
 			for _, name := range slices.Sorted(maps.Keys(of)) {
 				if find(s.attributes, name) == nil {
@@ -120,10 +132,15 @@ func (k *kind) parseOperation(out []operation, in map[string]any) ([]operation, 
 		more, err := k.parsePath(out, o, name) // also name.givenName and emails[...].value, as Entra and Okta send them
 		if err == nil {
 			out = more
+		} else if deactivates(name) {
+			return nil, err
 		}
 	}
 	return out, nil
 }
+
+// deactivates reports whether a name that is no path might be meant to say that a user is not active: it is refused, where others are ignored.
+func deactivates(name string) bool { return strings.Contains(strings.ToLower(name), "active") }
 
 func (k *kind) parsePath(out []operation, o operation, path string) ([]operation, error) {
 	if len(path) > maxFilter {

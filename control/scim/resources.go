@@ -225,6 +225,7 @@ func (s *Server) patch(r *request, k *kind, id string) (*response, error) {
 			if err != nil {
 				return err
 			}
+			was = was || isInactive(doc) // also where a later operation of the same request removes it
 		}
 		delete(doc, inactive)
 		if _, says := doc["active"]; !says && was {

@@ -22,6 +22,9 @@ func (k *kind) document(in map[string]any) (map[string]any, error) {
 		return nil, err
 	}
 	for name, v := range in {
+		if strings.EqualFold(strings.TrimSpace(name), k.core.urn) {
+			return nil, invalid("invalidSyntax", "%s: its attributes stand in the resource itself (RFC 7643 section 3)", k.core.urn)
+		}
 		s := k.extension(name)
 		if s == nil {
 			continue

@@ -80,6 +80,11 @@ func (g Guard) check() error {
 	return nil
 }
 
+// Compares reports whether there is enough of both revisions for Left to say something.
+func (g Guard) Compares(now, before Counts) bool {
+	return now.Decisions >= g.Least && before.Decisions >= g.Least && now.Decisions > 0
+}
+
 // Left says which bound the new revision has left, compared with the old one; "": none.
 func (g Guard) Left(now, before Counts) string {
 	if now.Decisions < g.Least || now.Decisions == 0 {

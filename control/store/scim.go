@@ -281,10 +281,10 @@ func (tx *ScimTx) setIdentities(r *ScimResource, d ScimDerived) error {
 
 // setIdentity makes an identity name those users whose it is. must says that it has to name this user.
 func (tx *ScimTx) setIdentity(key, user string, must bool) error {
-	const users = "select r.object from scim_identity i join scim_resource r on r.environment = i.environment and r.id = i.resource where i.environment = ? and i.key = ?"
-	want, err := tx.texts(users+" and i.is_name = 1", tx.e.id, key)
+	const users = "select r.object from scim_identity i join scim_resource r on r.environment = i.environment and r.id = i.resource where i.environment = ? and i.key = ? and r.source = ?"
+	want, err := tx.texts(users+" and i.is_name = 1", tx.e.id, key, tx.source)
 	if err == nil && len(want) == 0 {
-		want, err = tx.texts(users, tx.e.id, key)
+		want, err = tx.texts(users, tx.e.id, key, tx.source)
 	}
 	if err != nil {
 		return err
@@ -309,7 +309,7 @@ func (tx *ScimTx) setIdentity(key, user string, must bool) error {
 	relate := func(user string) *directory.Relation {
 		return &directory.Relation{Object: ref, Relation: "identifier", Subject: directory.Ref{Type: "user", ID: user}}
 	}
-	if found && !strings.HasPrefix(owner, ScimPrefix) { // another's: it stays as it is
+	if found && owner != tx.source { // another's, be it another provider: it stays as it is
 		if must && !slices.Equal(have, []string{user}) {
 			return fmt.Errorf("%s is of source %q, and does not name user:%s: %w", ref, owner, user, ErrTaken)
 		}

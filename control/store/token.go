@@ -58,6 +58,11 @@ func (t *Token) Has(kind, subject string) bool {
 	return slices.ContainsFunc(t.Scopes, func(s string) bool { return s == ScopeAdmin || s == kind+":"+subject })
 }
 
+// MayPush reports whether the token may push to some project.
+func (t *Token) MayPush() bool {
+	return slices.ContainsFunc(t.Scopes, func(s string) bool { return s == ScopeAdmin || strings.HasPrefix(s, ScopePush+":") })
+}
+
 // MaySee reports whether the token allows to see a project's policies: it may push, promote or read there.
 func (t *Token) MaySee(project string) bool {
 	return slices.ContainsFunc(t.Scopes, func(s string) bool {
