@@ -35,8 +35,8 @@ func (s *directorySource) control(c *config.Config, before *directorySource) *di
 	return s
 }
 
-// errNothingYet: an edge without a copy decides nothing until control has sent it a directory.
-var errNothingYet = errors.New("nothing was received from control yet, and there is no copy on disk")
+// ErrNothingYet: an edge without a copy decides nothing until control has sent it a directory.
+var ErrNothingYet = errors.New("nothing was received from control yet, and there is no copy on disk")
 
 // loadControl reads the copy on disk. Control is not asked: the edge starts without it.
 func (s *directorySource) loadControl() (err error) {
@@ -45,7 +45,7 @@ func (s *directorySource) loadControl() (err error) {
 		Limits: s.cfg.Limits, Logger: s.logger, ReadOnly: s.readOnly})
 	if err == nil {
 		if s.current = s.follower.Snapshot(); s.current == nil {
-			err = errNothingYet
+			err = ErrNothingYet
 		}
 	}
 	if err != nil {

@@ -86,7 +86,7 @@ func New(ctx context.Context, c Config) (*Node, error) {
 		return nil, err
 	}
 	switch { // the bundles' manager reports the policy's own
-	case errors.Is(e.directoryErr, errNothingYet): // the first start of an edge
+	case errors.Is(e.directoryErr, ErrNothingYet): // the first start of an edge
 		n.logger.Info("waiting for control to send the directory; answering not_ready until then")
 	case e.directoryErr != nil:
 		n.logger.Error("the directory failed to load; answering not_ready", zap.Error(e.directoryErr))

@@ -25,7 +25,7 @@ import (
 type Findings struct {
 	Problems []error  // why New would start nothing; none: it would start
 	Waiting  error    // what New would wait for: it could not be looked at
-	Notices  []string // of the policy
+	Notices  []string // of the policy, and what else New would wait for
 }
 
 // Check takes a configuration through all that New does, short of listening, connecting and writing. An error means that it could not be
@@ -81,6 +81,10 @@ func (f *Findings) add(doc *config.Document, err error) {
 	if about, ok := errors.AsType[*config.KeyError](err); ok && !strings.Contains(err.Error(), doc.File+":") {
 		err = fmt.Errorf("%s: %w", doc.At(about.Path), err)
 	}
+	if errors.Is(err, edge.ErrNothingYet) {
+		f.Notices = append(f.Notices, "the directory was not checked, serve would wait for control to send it: "+err.Error())
+		return
+	}
 	f.Problems = append(f.Problems, err)
 }
 
@@ -100,6 +104,9 @@ func writeElsewhere(c *config.Config, temporary string) error {
 	}
 	if c.Directory.Writable {
 		c.Directory.Dir = c.DirectoryDir() // it is read, not written
+	}
+	if c.Directory.Control {
+		c.Directory.Dir = c.ControlDir() // the edge's copy
 	}
 	move("decision_log.file", &c.DecisionLog.File)
 	for i := range c.DecisionLog.Sinks {
