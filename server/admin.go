@@ -102,11 +102,15 @@ func (s *Server) adminServer() *http.Server {
 		}
 		writeText(w, code, text+"\n")
 	})
-	mux.Handle("GET /metrics", promhttp.HandlerFor(prometheus.GathererFunc(s.gather), promhttp.HandlerOpts{MaxRequestsInFlight: 4}))
+	mux.Handle("GET /metrics", s.metrics())
 	mux.HandleFunc("GET /status", s.serveStatus)
 	profile(mux)
 	return &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second,
 		IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10, ConnState: conns.StateOf}
+}
+
+func (s *Server) metrics() http.Handler {
+	return promhttp.HandlerFor(prometheus.GathererFunc(s.gather), promhttp.HandlerOpts{MaxRequestsInFlight: 4})
 }
 
 func (s *Server) serveStatus(w http.ResponseWriter, _ *http.Request) {

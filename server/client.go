@@ -50,9 +50,13 @@ func (c Control) Status(ctx context.Context) (s Status, err error) {
 	return s, nil
 }
 
-// Metrics is the page at /metrics of the admin port.
+// Metrics is the page at /metrics.
 func (c Control) Metrics(ctx context.Context) ([]byte, error) {
-	kind, at, err := network(c.Admin)
+	address := c.Admin
+	if c.Socket != "" {
+		address = "unix:" + c.Socket
+	}
+	kind, at, err := network(address)
 	if err != nil {
 		return nil, err
 	}

@@ -58,6 +58,7 @@ func (s *Server) controlServer() *http.Server {
 		s.logger.Info("control: unpin", zap.Error(err))
 		reply(w, Answer{History: s.node.Bundles().History()}, err)
 	})
+	mux.Handle("GET /metrics", s.metrics())
 	mux.HandleFunc("GET /status", s.serveStatus)
 	mux.HandleFunc("POST /reload", func(w http.ResponseWriter, r *http.Request) {
 		ctx, cancel := context.WithTimeout(r.Context(), controlTimeout)

@@ -23,6 +23,9 @@ func TestStatusAndReload(t *testing.T) {
 	says(0, "ready\n", "status")
 	says(0, "bundle      app: revision v1, ", "status", "--admin", p.admin)
 	says(0, `"ready":true`, "status", "-o", "json")
+	p.configure(strings.ReplaceAll(control, "$ADMIN", "127.0.0.1:1")) // as beside gatehouse up, which has an admin port of its own
+	says(0, `"requests_per_second":`, "top", "--once", "--every", "200ms", "-o", "json")
+	p.configure(control)
 	says(0, "reloaded\n", "reload")
 	says(0, "reloaded\n", "reload", "--pid", fmt.Sprint(p.cmd.Process.Pid), "--admin", p.admin)
 	p.configure(control + "log: {format: console}\n")

@@ -24,7 +24,7 @@ func Top() *cobra.Command {
 full screen, elsewhere as a line each time. Rates and latencies are of the last minute. Keys: q quits, space pauses, r, d, l and n sort the routes by
 requests, denials, latency and name.
 
-Where there is no admin port, rates are those of the log; routes are read from decision_log.file, which must be on this machine.
+Routes are read from decision_log.file, which must be on this machine.
 
 Exit code: 0 ended, 2 the process does not answer.`,
 		Example: `  gatehouse top
@@ -62,12 +62,7 @@ func (f *Flags) sources(with *top.Config, process server.Control) {
 			cfg = read
 		}
 	}
-	if admin := process.Admin; admin != "" || cfg.Listen.Admin != "" && f.socket == "" {
-		if admin == "" {
-			admin = cfg.Listen.Admin
-		}
-		with.Metrics = server.Control{Admin: admin}.Metrics
-	}
+	with.Metrics = process.Metrics
 	if with.Log != "" {
 		return
 	}
