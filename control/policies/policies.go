@@ -23,6 +23,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 
 	"gatehouse/bundles/signature"
 	"gatehouse/bundles/tarball"
@@ -58,6 +59,8 @@ type Store struct {
 	dir string
 	key signature.Key
 	pem []byte // the certificate of the key, with that of the authority
+
+	parsing sync.Mutex // held while data of a bundle is parsed: what somebody pushed takes many times its size in memory
 }
 
 // Open opens a folder, and makes the key and its certificate where they are missing.
@@ -140,6 +143,8 @@ func (s *Store) Put(files map[string][]byte, digest string) (archive string, siz
 	if err != nil {
 		return "", 0, err
 	}
+	s.parsing.Lock()
+	defer s.parsing.Unlock()
 	if files[signature.File], err = signature.Sign(files, s.key); err != nil {
 		return "", 0, err
 	}
@@ -188,6 +193,8 @@ func (s *Store) Open(archive string) (*bundle.Bundle, map[string][]byte, error) 
 	if err != nil {
 		return nil, nil, err
 	}
+	s.parsing.Lock()
+	defer s.parsing.Unlock()
 	b, err := bundle.Read(Name, tarball.Tree(files), Limits())
 	return b, files, err
 }

@@ -17,7 +17,8 @@ type bulked struct {
 	method, path, id string
 	version          string
 	data             any
-	answer           map[string]any // nil: it was not tried
+	waits            map[string]bool // bulkIds of other operations that it refers to
+	answer           map[string]any  // nil: it was not tried
 }
 
 // bulk executes many operations, each a write of its own: RFC 7644, section 3.7.
@@ -37,7 +38,7 @@ func (s *Server) bulk(r *request) (*response, error) {
 			if o.answer != nil || most > 0 && failed >= most {
 				continue
 			}
-			if waits := o.waitsFor(list, made); waits {
+			if o.waitsFor(made) {
 				continue
 			}
 			progress = true
@@ -94,17 +95,20 @@ func parseBulk(body []byte) (out []*bulked, failOnErrors int, err error) {
 		ids[o.id] = true
 		out = append(out, o)
 	}
+	for _, o := range out {
+		o.refer(ids)
+	}
 	return out, failOnErrors, nil
 }
 
 const bulkID = "bulkId:"
 
-// waitsFor reports whether an operation refers to one that is not done. One that refers to nothing fails by itself.
-func (o *bulked) waitsFor(list []*bulked, made map[string]string) bool {
-	waits := false
+// refer notes which operations an operation refers to: once, as its data may be long. One that refers to nothing fails by itself.
+func (o *bulked) refer(ids map[string]bool) {
+	o.waits = map[string]bool{}
 	see := func(s string) string {
-		if id, is := strings.CutPrefix(s, bulkID); is && made[id] == "" {
-			waits = waits || slices.ContainsFunc(list, func(other *bulked) bool { return other.id == id })
+		if id, is := strings.CutPrefix(s, bulkID); is && ids[id] {
+			o.waits[id] = true
 		}
 		return s
 	}
@@ -112,7 +116,17 @@ func (o *bulked) waitsFor(list []*bulked, made map[string]string) bool {
 	for _, part := range strings.Split(o.path, "/") {
 		see(part)
 	}
-	return waits
+}
+
+// waitsFor reports whether an operation refers to one that is not done.
+func (o *bulked) waitsFor(made map[string]string) bool {
+	for id := range o.waits {
+		if made[id] == "" {
+			return true
+		}
+		delete(o.waits, id)
+	}
+	return false
 }
 
 // resolve replaces the texts in a value.
