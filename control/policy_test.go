@@ -78,7 +78,7 @@ func TestRevisions(t *testing.T) {
 	refused(t, c.Rollback, &api.RollbackRequest{Environment: prod}, connect.CodeInvalidArgument, "nothing was promoted")
 	ask(t, c.Promote, &api.PromoteRequest{Environment: prod, Revision: one.GetDigest()[:8], Expected: "none", Message: "first"})
 	ask(t, c.Promote, &api.PromoteRequest{Environment: prod, Revision: two.GetDigest(), Expected: one.GetDigest(), Message: "second"})
-	refused(t, c.Promote, &api.PromoteRequest{Environment: prod, Revision: one.GetDigest(), Expected: one.GetDigest()}, connect.CodeAborted, "changed meanwhile")
+	refused(t, c.Promote, &api.PromoteRequest{Environment: prod, Revision: one.GetDigest(), Expected: one.GetDigest()}, connect.CodeAborted, two.GetDigest()+": it was changed meanwhile: look at gatehouse control history, and repeat with --expected REVISION")
 	if out := ask(t, c.Promote, &api.PromoteRequest{Environment: prod, Revision: two.GetDigest()}); out.GetChanged() {
 		t.Error("the same promotion counts again")
 	}

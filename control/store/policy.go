@@ -233,7 +233,7 @@ func (s *Store) Promote(ctx context.Context, e *Environment, with Promote) (out 
 			now = was.Revision.Digest
 		}
 		if with.Expected != "" && strings.TrimPrefix(with.Expected, "sha256:") != now && (with.Expected != NoEtag || was != nil) {
-			return fmt.Errorf("%s points at %s: %w", e.Name, orNothing(now), ErrEtag)
+			return &movedError{e.Name, orNothing(now)}
 		}
 		if p.Action == ActionRollback {
 			if p.Revision, err = w.before(e, was); err != nil {
@@ -382,3 +382,13 @@ func (s *Store) Audits(ctx context.Context, before uint64, size int) (list []Aud
 	}
 	return list, next, rows.Err()
 }
+
+// movedError is a promotion that expected another revision; an ErrEtag.
+type movedError struct{ environment, revision string }
+
+func (e *movedError) Error() string {
+	return e.environment + " points at " + e.revision + ": it was changed meanwhile: look at gatehouse control history, and repeat with --expected REVISION"
+}
+
+// Is implements errors.Is.
+func (e *movedError) Is(target error) bool { return target == ErrEtag }

@@ -277,7 +277,7 @@ func (s *Store) Begin(ctx context.Context, e *Environment, r Rollout, expected s
 		case was == nil:
 			return fmt.Errorf("%w: nothing is promoted in %s yet that the other edges could keep: promote it without stages", ErrInvalid, e.Name)
 		case expected != "" && strings.TrimPrefix(expected, "sha256:") != was.Revision.Digest:
-			return fmt.Errorf("%s points at %s: %w", e.Name, was.Revision.Digest, ErrEtag)
+			return &movedError{e.Name, was.Revision.Digest}
 		case was.Revision.Digest == r.Revision.Digest:
 			return fmt.Errorf("%w: %s has this revision already", ErrInvalid, e.Name)
 		}
