@@ -17,6 +17,7 @@ import (
 
 	"gatehouse/bundles/tarball"
 	"gatehouse/control/api"
+	"gatehouse/control/cli"
 	"gatehouse/control/policies"
 )
 
@@ -311,4 +312,34 @@ func TestEdgeOfBefore(t *testing.T) {
 	await(t, "the edge to be waited for", func() bool {
 		return len(ask(t, s.with(s.admin).GetPolicy, &api.GetPolicyRequest{Environment: prod}).GetEdges()) == 1
 	})
+}
+
+// TestEdgeByName: an edge is named by its id, or by a name that no other edge has.
+func TestEdgeByName(t *testing.T) {
+	s := serve(t, t.TempDir(), "")
+	k, err := cli.Connect(cli.Access{URL: s.url(), CA: s.AuthorityFile(), Token: s.admin})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer k.Close()
+	_, one := certified(t, s, "web-1")
+	_, two := certified(t, s, "web-2")
+	for name, want := range map[string]string{"web-1": one, one: one, "web-2": two, "nobody": "nobody"} {
+		if id, err := k.EdgeID(t.Context(), name); err != nil || id != want {
+			t.Errorf("%s is %s, %v; want %s", name, id, err, want)
+		}
+	}
+	_, again := certified(t, s, "web-1")
+	if id, err := k.EdgeID(t.Context(), "web-1"); err == nil || !strings.Contains(err.Error(), "2 edges are called web-1: give the id of one: ") {
+		t.Errorf("%s, %v", id, err)
+	}
+	ask(t, s.with(s.admin).RevokeEdge, &api.RevokeEdgeRequest{Id: one})
+	if id, err := k.EdgeID(t.Context(), "web-1"); err != nil || id != again {
+		t.Errorf("with the other one revoked: %s, %v", id, err)
+	}
+	// What an enrolment prints names both of what may come from control.
+	var notes strings.Builder
+	if err := cli.HandOut(io.Discard, &notes, &api.CreateEnrollmentResponse{Token: "x"}, s.url(), "", false); err != nil || !strings.Contains(notes.String(), "directory: # or policy.bundles: [{control: true}], or both\n  control: true\n") {
+		t.Errorf("%v, %s", err, notes.String())
+	}
 }

@@ -193,12 +193,20 @@ func enrollCommand() *cobra.Command {
 func revokeCommand() *cobra.Command {
 	var f planeFlags
 	c := f.client("revoke EDGE", "End an edge's connection, and refuse its certificate from now on", "gatehouse control revoke 1f2e3d4c5b6a7988", func(c *cobra.Command, k *cli.Client, args []string) error {
-		if err := cli.Done(c.Context(), k.Admin.RevokeEdge, &api.RevokeEdgeRequest{Id: args[0]}); err != nil {
+		id, err := k.EdgeID(c.Context(), args[0])
+		if err != nil {
 			return err
 		}
-		return f.print(c, "", map[string]any{"revoked": args[0]})
+		if err := cli.Done(c.Context(), k.Admin.RevokeEdge, &api.RevokeEdgeRequest{Id: id}); err != nil {
+			return err
+		}
+		said := ""
+		if id != args[0] {
+			said = id + " is revoked\n"
+		}
+		return f.print(c, said, map[string]any{"revoked": id})
 	})
-	c.Long = `Ends an edge's connection, and refuses its certificate from now on. EDGE is its id, which status shows. The edge goes on
+	c.Long = `Ends an edge's connection, and refuses its certificate from now on. EDGE is its id, which status shows, or its name, where no other has it. The edge goes on
 deciding by the directory that it has; directory.max_age bounds for how long.`
 	return c
 }

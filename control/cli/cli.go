@@ -404,3 +404,27 @@ func text(r *api.Relation) string {
 	}
 	return out
 }
+
+// EdgeID is the id of the edge that is named: by its id, or by a name that one edge alone has which is not revoked.
+func (c *Client) EdgeID(ctx context.Context, name string) (string, error) {
+	out, err := Ask(ctx, c.Admin.ListEdges, &api.ListEdgesRequest{})
+	if err != nil {
+		return "", err
+	}
+	var ids []string
+	for _, e := range out.GetEdges() {
+		switch {
+		case e.GetId() == name:
+			return name, nil
+		case e.GetName() == name && e.GetRevokedAt() == nil:
+			ids = append(ids, e.GetId())
+		}
+	}
+	switch len(ids) {
+	case 0:
+		return name, nil // control says that there is none
+	case 1:
+		return ids[0], nil
+	}
+	return "", fmt.Errorf("%d edges are called %s: give the id of one: %s", len(ids), terminal.Visible(name), strings.Join(ids[:min(len(ids), 20)], ", "))
+}

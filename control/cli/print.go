@@ -201,6 +201,6 @@ func edgeConfig(made *api.CreateEnrollmentResponse, url, file string) string {
 	if file == "" {
 		file = "FILE"
 	}
-	return fmt.Sprintf("valid until %s, for one edge, whose gatehouse.yaml needs:\n\nstate_dir: ./state\ndirectory:\n  control: true\ncontrol:\n  url: %s\n  pin: %s\n  enroll_token_file: %s\n",
+	return fmt.Sprintf("valid until %s, for one edge, whose gatehouse.yaml needs:\n\nstate_dir: ./state\ndirectory: # or policy.bundles: [{control: true}], or both\n  control: true\ncontrol:\n  url: %s\n  pin: %s\n  enroll_token_file: %s\n",
 		made.GetExpiresAt().AsTime().Local().Format("2006-01-02 15:04"), url, made.GetPin(), file)
 }
