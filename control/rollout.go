@@ -137,7 +137,13 @@ func (s *Server) rolloutOf(e *store.Environment, r *store.Rollout) *api.Rollout 
 	if r.Held {
 		state = "held"
 	}
-	return &api.Rollout{Revision: s.revisionOf(&r.Revision), Stages: r.Stages, Stage: int32(r.Stage), State: state, Reason: r.Reason, Since: at(r.Since), EverySeconds: int64(r.Every.Seconds()),
+	var edges []string
+	for _, edge := range s.fleet.deciding(e.Name) {
+		if r.Has(edge.ID) {
+			edges = append(edges, edge.Name)
+		}
+	}
+	return &api.Rollout{Edges: edges, Revision: s.revisionOf(&r.Revision), Stages: r.Stages, Stage: int32(r.Stage), State: state, Reason: r.Reason, Since: at(r.Since), EverySeconds: int64(r.Every.Seconds()),
 		Actor: r.Actor, Message: r.Message, New: countsOf(now), Old: countsOf(before)}
 }
 

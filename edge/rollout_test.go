@@ -82,6 +82,11 @@ func TestStagedRollout(t *testing.T) {
 		}
 		return nil
 	})
+	var shown strings.Builder
+	if err := k.Rollout(t.Context(), &shown, control.DefaultEnvironment, "show", "", false); err != nil || len(is().GetRollout().GetEdges()) != 1 ||
+		!strings.Contains(shown.String(), "edges of the stage: "+is().GetRollout().GetEdges()[0]+"\nresume goes on, next takes the next stage, abort gives them "+first[:12]+" again\n") {
+		t.Errorf("%v\n%s", err, shown.String())
+	}
 	if got := ask(1); got == "denied denied " {
 		t.Error("it reached both edges")
 	}

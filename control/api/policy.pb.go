@@ -1347,8 +1347,9 @@ type Rollout struct {
 	EverySeconds  int64                  `protobuf:"varint,7,opt,name=every_seconds,json=everySeconds,proto3" json:"every_seconds,omitempty"`
 	Actor         string                 `protobuf:"bytes,8,opt,name=actor,proto3" json:"actor,omitempty"`
 	Message       string                 `protobuf:"bytes,9,opt,name=message,proto3" json:"message,omitempty"`
-	New           *PolicyCounts          `protobuf:"bytes,10,opt,name=new,proto3" json:"new,omitempty"` // at the edges that have the revision, since they have it
-	Old           *PolicyCounts          `protobuf:"bytes,11,opt,name=old,proto3" json:"old,omitempty"` // at the others, or of the revision before where there are none
+	New           *PolicyCounts          `protobuf:"bytes,10,opt,name=new,proto3" json:"new,omitempty"`     // at the edges that have the revision, since they have it
+	Old           *PolicyCounts          `protobuf:"bytes,11,opt,name=old,proto3" json:"old,omitempty"`     // at the others, or of the revision before where there are none
+	Edges         []string               `protobuf:"bytes,12,rep,name=edges,proto3" json:"edges,omitempty"` // names of the edges of the stages so far: of those that are connected, and take their policy from control
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1456,6 +1457,13 @@ func (x *Rollout) GetNew() *PolicyCounts {
 func (x *Rollout) GetOld() *PolicyCounts {
 	if x != nil {
 		return x.Old
+	}
+	return nil
+}
+
+func (x *Rollout) GetEdges() []string {
+	if x != nil {
+		return x.Edges
 	}
 	return nil
 }
@@ -2147,7 +2155,7 @@ const file_gatehouse_control_v1_policy_proto_rawDesc = "" +
 	"\tpromotion\x18\x01 \x01(\v2\x1f.gatehouse.control.v1.PromotionR\tpromotion\x126\n" +
 	"\x05edges\x18\x02 \x03(\v2 .gatehouse.control.v1.EdgePolicyR\x05edges\x127\n" +
 	"\arollout\x18\x03 \x01(\v2\x1d.gatehouse.control.v1.RolloutR\arollout\x121\n" +
-	"\x05guard\x18\x04 \x01(\v2\x1b.gatehouse.control.v1.GuardR\x05guard\"\x94\x03\n" +
+	"\x05guard\x18\x04 \x01(\v2\x1b.gatehouse.control.v1.GuardR\x05guard\"\xaa\x03\n" +
 	"\aRollout\x12:\n" +
 	"\brevision\x18\x01 \x01(\v2\x1e.gatehouse.control.v1.RevisionR\brevision\x12\x16\n" +
 	"\x06stages\x18\x02 \x03(\tR\x06stages\x12\x14\n" +
@@ -2160,7 +2168,8 @@ const file_gatehouse_control_v1_policy_proto_rawDesc = "" +
 	"\amessage\x18\t \x01(\tR\amessage\x124\n" +
 	"\x03new\x18\n" +
 	" \x01(\v2\".gatehouse.control.v1.PolicyCountsR\x03new\x124\n" +
-	"\x03old\x18\v \x01(\v2\".gatehouse.control.v1.PolicyCountsR\x03old\"\xa9\x01\n" +
+	"\x03old\x18\v \x01(\v2\".gatehouse.control.v1.PolicyCountsR\x03old\x12\x14\n" +
+	"\x05edges\x18\f \x03(\tR\x05edges\"\xa9\x01\n" +
 	"\x05Guard\x12\x16\n" +
 	"\x06errors\x18\x01 \x01(\x01R\x06errors\x12\x16\n" +
 	"\x06denied\x18\x02 \x01(\x01R\x06denied\x12\x18\n" +

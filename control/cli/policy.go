@@ -232,6 +232,9 @@ func (c *Client) Audit(ctx context.Context, w io.Writer, limit int32, asJSON boo
 	return terminal.Table(w, rows)
 }
 
+// maxNamed is how many edges are named.
+const maxNamed = 20
+
 // Rollout acts on a staged rollout, and prints it. action "" or show only prints it.
 func (c *Client) Rollout(ctx context.Context, w io.Writer, environment, action, message string, asJSON bool) error {
 	var out *api.GetPolicyResponse
@@ -254,6 +257,14 @@ func (c *Client) Rollout(ctx context.Context, w io.Writer, environment, action, 
 	}
 	fmt.Fprintf(w, "%s: %s is on its way, stage %s of %s, %s %s\n", environment, short(r.GetRevision().GetDigest()), r.GetStages()[r.GetStage()], strings.Join(r.GetStages(), ","), r.GetState(),
 		terminal.Visible(r.GetReason()))
+	if r.GetState() == "held" {
+		edges := r.GetEdges()
+		named := terminal.Visible(strings.Join(edges[:min(len(edges), maxNamed)], ", "))
+		if more := len(edges) - maxNamed; more > 0 {
+			named += fmt.Sprintf(" and %d more", more)
+		}
+		fmt.Fprintf(w, "edges of the stage: %s\nresume goes on, next takes the next stage, abort gives them %s again\n", cmp.Or(named, "none is connected"), short(out.GetPromotion().GetRevision().GetDigest()))
+	}
 	rows := [][]string{{"", "DECISIONS", "DENIED", "FAILED", "MEAN"}}
 	for _, one := range []struct {
 		name string
