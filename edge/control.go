@@ -35,7 +35,7 @@ func (s *directorySource) control(c *config.Config, before *directorySource) *di
 	return s
 }
 
-// ErrNothingYet: an edge without a copy decides nothing until control has sent it a directory.
+// ErrNothingYet says that nothing has come from control yet: an edge without a copy decides nothing until then.
 var ErrNothingYet = errors.New("nothing was received from control yet, and there is no copy on disk")
 
 // loadControl reads the copy on disk. Control is not asked: the edge starts without it.
