@@ -150,7 +150,7 @@ func (s *decisionService) audited(ctx context.Context, name string) (*decisions.
 			return nil, nil, connect.NewError(connect.CodeInvalidArgument, errors.New("give the environment, as project/name: the token is for several"))
 		}
 	}
-	if !t.MayAudit(name) {
+	if !t.Has(store.ScopeAudit, name) {
 		s.logger.Warn("a request was refused", zap.String("token", t.Actor()), zap.String("environment", name), zap.String("scope", "audit"), zap.String("peer", peerOf(ctx).address))
 		return nil, nil, connect.NewError(connect.CodePermissionDenied, fmt.Errorf("the token may not see the decisions of %q: it needs the scope audit:%s", name, name))
 	}

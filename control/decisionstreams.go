@@ -10,6 +10,7 @@ import (
 
 	"gatehouse/control/api"
 	"gatehouse/control/decisions"
+	"gatehouse/control/store"
 )
 
 func (s *decisionService) CountDecisions(ctx context.Context, r *connect.Request[api.CountDecisionsRequest]) (*connect.Response[api.CountDecisionsResponse], error) {
@@ -106,7 +107,7 @@ func (s *decisionService) still(ctx context.Context, token, environment string) 
 		return failure(err)
 	}
 	for i := range list {
-		if t := &list[i]; t.ID == token && t.Revoked.IsZero() && s.with.Clock().Before(t.ExpiresAt) && t.MayAudit(environment) {
+		if t := &list[i]; t.ID == token && t.Revoked.IsZero() && s.with.Clock().Before(t.ExpiresAt) && t.Has(store.ScopeAudit, environment) {
 			return nil
 		}
 	}

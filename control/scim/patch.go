@@ -100,17 +100,22 @@ func (k *kind) parseOperation(out []operation, in map[string]any) ([]operation, 
 		return nil, invalid("invalidValue", "without a path the value is an object")
 	}
 	o.lax = true
+	lenient := func(name string, v any) error { // what is no path is ignored, but for what may deactivate
+		o.value = v
+		more, err := k.parsePath(out, o, name)
+		if err == nil {
+			out = more
+		} else if deactivates(name) {
+			return err
+		}
+		return nil
+	}
 	for _, name := range slices.Sorted(maps.Keys(object)) {
 		v := object[name]
-		o.value = v
 		of, isObject := v.(map[string]any)
 		if strings.EqualFold(strings.TrimSpace(name), k.core.urn) && isObject {
 			for _, name := range slices.Sorted(maps.Keys(of)) {
-				o.value = of[name]
-				more, err := k.parsePath(out, o, name)
-				if err == nil {
-					out = more
-				} else if deactivates(name) {
+				if err := lenient(name, of[name]); err != nil {
 					return nil, err
 				}
 			}
@@ -129,10 +134,7 @@ func (k *kind) parseOperation(out []operation, in map[string]any) ([]operation, 
 			}
 			continue
 		}
-		more, err := k.parsePath(out, o, name) // also name.givenName and emails[...].value, as Entra and Okta send them
-		if err == nil {
-			out = more
-		} else if deactivates(name) {
+		if err := lenient(name, v); err != nil { // also name.givenName and emails[...].value, as Entra and Okta send them
 			return nil, err
 		}
 	}

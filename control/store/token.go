@@ -45,7 +45,7 @@ const (
 	ScopeWrite   = "write"   // the directory of an environment
 	ScopePromote = "promote" // an environment's policy
 	ScopePush    = "push"    // a project's revisions
-	ScopeAudit   = "audit"   // the decisions of an environment
+	ScopeAudit   = "audit"   // the decisions of an environment, which read and write do not show
 )
 
 // May reports whether the token allows to read or write an environment.
@@ -70,11 +70,6 @@ func (t *Token) MaySee(project string) bool {
 		of, _, _ := strings.Cut(subject, "/")
 		return s == ScopeAdmin || of == project && (kind == ScopePush || kind == ScopePromote || kind == ScopeRead)
 	})
-}
-
-// MayAudit reports whether the token allows to see the decisions of an environment. Who may read or write its directory may not.
-func (t *Token) MayAudit(environment string) bool {
-	return t.Has(ScopeAudit, environment)
 }
 
 // Only is the one environment that the token is for; "": it is for several, or for all.
